@@ -1,0 +1,1 @@
+"""Remix, label check, training-time transforms, and the measured gain."""

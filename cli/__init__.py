@@ -1,0 +1,1 @@
+"""The `handaug` program: one thin file for each command."""

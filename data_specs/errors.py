@@ -1,0 +1,26 @@
+"""Errors the user can act on.
+
+    HandaugError            exit code 1
+    ├── InputError          exit code 2: an argument or an input file is wrong, or the output cannot be written at the start
+    └── WorkError           exit code 1: the work itself failed (damage found, disk full, a worker died)
+
+Each message is one line that names the file or option and says what to do. The CLI alone turns them into exit codes.
+"""
+
+__all__ = ["HandaugError", "InputError", "WorkError"]
+
+
+class HandaugError(Exception):
+    """Base of all errors with a message meant for the user."""
+
+    exit_code = 1
+
+
+class InputError(HandaugError):
+    """An argument, an input file or the place of the output is wrong."""
+
+    exit_code = 2
+
+
+class WorkError(HandaugError):
+    """The arguments were right, the work failed."""

@@ -1,0 +1,1 @@
+"""Networks, losses, metrics and training loops: disentanglers and estimators."""

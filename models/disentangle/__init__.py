@@ -1,0 +1,1 @@
+"""Disentanglement models: pose code, appearance code, image decoder."""

@@ -1,0 +1,1 @@
+"""From (config, seed) to paired renders with labels from the geometry."""

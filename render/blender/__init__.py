@@ -1,0 +1,1 @@
+"""The only place that imports bpy: a scene in, pixels out."""

@@ -1,0 +1,5 @@
+"""handaug: paired synthetic hands, disentangled remixing, and a pose gain measured against fair baselines."""
+
+from importlib.metadata import version
+
+__version__ = version("handaug")
