@@ -1,0 +1,151 @@
+"""Resumable outputs: shards in `OUT.partial/`, then one file under the final name.
+
+A job writes shard i whenever it likes, in any process; a shard that is there and verifies is never made again. So a kill at
+any moment costs at most the shards in flight, and the same command goes on.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from handaug.data_specs.checksum import content_checksum
+from handaug.data_specs.errors import HandaugError, InputError
+from handaug.data_specs.merge import merge_datasets
+from handaug.data_specs.progress import SILENT, Progress
+from handaug.data_specs.reader import check_header, open_file
+from handaug.data_specs.writer import config_json, partial_path, replace_atomically
+
+__all__ = ["PartialOutput", "claim_output"]
+
+
+def claim_output(out: Path) -> None:
+    """Check that `out` can be written before any work starts.
+
+    Raises:
+        InputError: The parent is missing and cannot be made, is not a folder, or is read-only; or `out` is a folder.
+    """
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give the name of a file to write")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe = out.with_name(f".{out.name}.{os.getpid()}.probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another output") from error
+
+
+class PartialOutput:
+    """The work folder of one output file. Get one from `open`."""
+
+    def __init__(self, out: Path, config: Mapping[str, Any]) -> None:
+        self.out = out
+        self.config = dict(config)
+        self.folder = partial_path(out)
+        self._lock: int | None = None
+
+    @classmethod
+    def open(cls, out: Path, config: Mapping[str, Any], *, overwrite: bool) -> "PartialOutput | None":
+        """Start, resume or skip the work on an output.
+
+        Args:
+            out: The final file.
+            config: JSON-able mapping; equal config means the same file.
+            overwrite: Whether an output or leftover work of another config may be replaced. What stands under the final
+                name stays until the new file is complete.
+
+        Returns:
+            None where `out` is complete with this config and is not to be made again.
+
+        Raises:
+            InputError: `out` cannot be written, holds something else, or another process is at work on it.
+        """
+        claim_output(out)
+        work = cls(out, config)
+        if out.exists() and not overwrite:
+            if _config_of(out) != config_json(config):
+                raise InputError(f"{out}: exists with another configuration; add --overwrite or choose another output")
+            work._acquire()
+            work.remove()
+            return None
+        work._acquire()
+        stored = work.folder / "config.json"
+        if stored.exists() and stored.read_text() != config_json(config):
+            if not overwrite:
+                work._release()
+                raise InputError(
+                    f"{work.folder}: holds unfinished work of another configuration; add --overwrite, or run the "
+                    "command that began it"
+                )
+            work.remove()
+            work._acquire()
+        temporary = stored.with_suffix(".tmp")
+        temporary.write_text(config_json(config))
+        replace_atomically(temporary, stored)
+        return work
+
+    def shard(self, index: int) -> Path:
+        """The file of shard `index`; write it with `DatasetWriter`, which renames it when it is complete."""
+        return self.folder / f"shard-{index:06d}.h5"
+
+    def is_done(self, index: int) -> bool:
+        """Whether shard `index` is there, complete, and its content fits its checksum. A damaged one is removed."""
+        path = self.shard(index)
+        if not path.exists():
+            return False
+        try:
+            with open_file(path) as file:
+                check_header(file, path)
+                if file.attrs["checksum"] == content_checksum(file):
+                    return True
+        except (HandaugError, OSError):
+            pass
+        path.unlink()
+        return False
+
+    def assemble(
+        self, shards: int, *, seed: int, attrs: Mapping[str, Any] | None = None, progress: Progress = SILENT
+    ) -> Path:
+        """Merge shards 0 .. shards - 1 into the final file and remove the work folder."""
+        whole = self.folder / "whole.h5"
+        paths = [self.shard(i) for i in range(shards)]
+        merge_datasets(paths, whole, config=self.config, seed=seed, attrs=attrs, progress=progress)
+        os.replace(whole, self.out)
+        self.remove()
+        return self.out
+
+    def remove(self) -> None:
+        """Remove the work folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._release()
+
+    def _acquire(self) -> None:
+        """One process at a time: the lock dies with its process, so a kill leaves none behind."""
+        if self.folder.exists() and not self.folder.is_dir():
+            self.folder.unlink()  # a killed single-file writer leaves a file of this name
+        self.folder.mkdir(exist_ok=True)
+        self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._release()
+            raise InputError(f"{self.out}: another process is writing it; wait for it or choose another output") from error
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _config_of(path: Path) -> str:
+    """The config text of a complete dataset; anything else reads as no config at all."""
+    try:
+        with open_file(path) as file:
+            check_header(file, path)
+            return config_json(json.loads(file.attrs["config"]))
+    except (HandaugError, OSError, ValueError):
+        return ""
