@@ -192,7 +192,7 @@ def pick_device(name: str) -> str:
     if name == "auto":
         return "cuda" if found else "cpu"
     if int(name.partition(":")[2] or 0) >= found:
-        raise InputError(f"--device {name}: torch sees {found} CUDA devices here; use --device cpu (see `handaug doctor`).")
+        raise InputError(f"--device {name}: torch sees {found} CUDA devices here; use --device cpu.")
     return name
 
 

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, Never
 
 import click
 
@@ -42,7 +42,9 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command of `args`, or say which one may have been meant."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
@@ -61,15 +63,14 @@ class LazyGroup(click.Group):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
-        windows_expand_args: bool = True,
         **extra: Any,
-    ) -> NoReturn:
+    ) -> Never:
         """Run the command and exit; `standalone_mode` is accepted for click's sake and always on."""
         argv = list(sys.argv[1:] if args is None else args)
 
         def work() -> int:
             with sigterm_raises():
-                result = super(LazyGroup, self).main(argv, prog_name, complete_var, False, windows_expand_args, **extra)
+                result = super(LazyGroup, self).main(argv, prog_name, complete_var, standalone_mode=False, **extra)
             return result if isinstance(result, int) else 0
 
         sys.exit(exit_code_of(work, debug="--debug" in argv))
