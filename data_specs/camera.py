@@ -52,7 +52,7 @@ def inside_image(keypoints: FloatArray, width: int, height: int) -> NDArray[np.b
 
 
 def flip_keypoints_2d(keypoints: FloatArray, width: int) -> FloatArray:
-    """Mirror (..., 2) pixel positions about the vertical middle of an image of `width` pixels; joints keep their order."""
+    """Mirror (..., 2) pixel positions in an image of `width` pixels; joints keep their order."""
     out = np.array(keypoints)
     out[..., 0] = (width - 1) - out[..., 0]
     return out

@@ -1,7 +1,7 @@
 """The 21 hand joints: names, tree, and the order maps of other sources, by name.
 
-Order: wrist; then thumb, index, middle, ring, little, each from palm to tip (thumb: cmc, mcp, ip, tip; fingers: mcp, pip,
-dip, tip). It is the order of MediaPipe, OpenPose, FreiHAND and COCO-WholeBody. A horizontal flip of the image never
+Order: wrist; then thumb, index, middle, ring, little, each from palm to tip (thumb: cmc, mcp, ip, tip; fingers: mcp,
+pip, dip, tip). It is the order of MediaPipe, OpenPose, FreiHAND and COCO-WholeBody. A horizontal flip of the image never
 permutes joints: it toggles the handedness instead.
 """
 
@@ -103,7 +103,7 @@ def reorder(values: NDArray[Any], source: str, axis: int = -2) -> NDArray[Any]:
         raise ValueError(f"axis {axis} has {values.shape[axis]} joints, the order '{source}' has {len(names)}")
     index = order_map(source)
     missing = index < 0
-    out = np.take(values, np.where(missing, 0, index), axis=axis)
+    out: NDArray[Any] = np.take(values, np.where(missing, 0, index), axis=axis)
     if missing.any():
         if not np.issubdtype(values.dtype, np.floating):
             raise ValueError(f"the order '{source}' lacks {[JOINTS[j] for j in np.flatnonzero(missing)]}")

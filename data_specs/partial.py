@@ -1,7 +1,7 @@
 """Resumable outputs: shards in `OUT.partial/`, then one file under the final name.
 
-A job writes shard i whenever it likes, in any process; a shard that is there and verifies is never made again. So a kill at
-any moment costs at most the shards in flight, and the same command goes on.
+A job writes shard i whenever it likes, in any process; a shard that is there and verifies is never made again. So a kill
+at any moment costs at most the shards in flight, and the same command goes on.
 """
 
 import fcntl
@@ -64,14 +64,14 @@ class PartialOutput:
         Raises:
             InputError: `out` cannot be written, holds something else, or another process is at work on it.
         """
-        claim_output(out)
         work = cls(out, config)
-        if out.exists() and not overwrite:
+        if out.is_file() and not overwrite:
             if _config_of(out) != config_json(config):
                 raise InputError(f"{out}: exists with another configuration; add --overwrite or choose another output")
-            work._acquire()
-            work.remove()
+            # A kill between the rename and the clean-up leaves the folder behind. Nothing to do in a read-only place.
+            shutil.rmtree(work.folder, ignore_errors=True)
             return None
+        claim_output(out)
         work._acquire()
         stored = work.folder / "config.json"
         if stored.exists() and stored.read_text() != config_json(config):
@@ -133,7 +133,7 @@ class PartialOutput:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._release()
-            raise InputError(f"{self.out}: another process is writing it; wait for it or choose another output") from error
+            raise InputError(f"{self.out}: another process is writing it; wait for it or change the output") from error
 
     def _release(self) -> None:
         if self._lock is not None:

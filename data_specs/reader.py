@@ -110,7 +110,9 @@ class HandDataset:
         with open_file(self.path) as file:
             check_header(file, self.path)
             _check_labels(file, self.path)
-            self.attrs: dict[str, Any] = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
+            self.attrs: dict[str, Any] = {
+                name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()
+            }
             available = tuple(name for name in FIELDS if name in file)
             total, height, width, self.channels = file["images"].shape
             splits = file["split"][:]
@@ -128,7 +130,7 @@ class HandDataset:
 
     @property
     def kind(self) -> str:
-        """"rendered", "minted" or "imported"."""
+        """ "rendered", "minted" or "imported"."""
         return str(self.attrs["kind"])
 
     @property

@@ -1,7 +1,7 @@
 """The HDF5 schema, version 1, as data.
 
-One file is one dataset, a row is one hand. Pixel fields are chunked one row each, labels by about 1,024 rows. Files open
-with plain h5py: the only filter in use is gzip, on the fields that shrink (mask, depth).
+One file is one dataset, a row is one hand. Pixel fields are chunked one row each, labels by about 1,024 rows. Files
+open with plain h5py: the only filter in use is gzip, on the fields that shrink (mask, depth).
 """
 
 from dataclasses import dataclass

@@ -72,8 +72,8 @@ def write_attributes(
 class DatasetWriter:
     """Writes one dataset file, row blocks in, a complete file out.
 
-    Rows go to `PATH.partial`; leaving the `with` block cleanly writes the checksum, marks the file complete and renames it.
-    An exception inside the block removes the partial file and leaves whatever stood under the final name alone.
+    Rows go to `PATH.partial`; leaving the `with` block cleanly writes the checksum, marks the file complete and renames
+    it. An exception inside the block removes the partial file and leaves whatever stood under the final name alone.
 
     Args:
         path: The final file.
@@ -149,9 +149,8 @@ class DatasetWriter:
             e == "*" or e == b for e, b in zip(expected, block.shape[1:], strict=True)
         )
         if block.dtype != np.dtype(field.dtype) or not fits or len(block) != count:
-            raise ValueError(
-                f"{name}: {block.dtype} {block.shape} does not fit {field.dtype} ({count}, {', '.join(map(str, expected))})"
-            )
+            found, wanted = f"{block.dtype} {block.shape}", f"{field.dtype} {(count, *expected)}"
+            raise ValueError(f"{name}: {found} does not fit {wanted}")
 
     def __enter__(self) -> "DatasetWriter":
         return self
