@@ -1,7 +1,7 @@
 """Errors the user can act on.
 
     HandaugError            exit code 1
-    ├── InputError          exit code 2: an argument or input file is wrong, or the output cannot be written at the start
+    ├── InputError          exit code 2: an argument or input file is wrong, or the output cannot be written
     └── WorkError           exit code 1: the work itself failed (damage found, disk full, a worker died)
 
 Each message is one line that names the file or option and says what to do. The CLI alone turns them into exit codes.

@@ -1,8 +1,8 @@
 """The 21 hand joints: names, tree, and the order maps of other sources, by name.
 
 Order: wrist; then thumb, index, middle, ring, little, each from palm to tip (thumb: cmc, mcp, ip, tip; fingers: mcp,
-pip, dip, tip). It is the order of MediaPipe, OpenPose, FreiHAND and COCO-WholeBody. A horizontal flip of the image never
-permutes joints: it toggles the handedness instead.
+pip, dip, tip). It is the order of MediaPipe, OpenPose, FreiHAND and COCO-WholeBody. A horizontal flip of the image
+never permutes joints: it toggles the handedness instead.
 """
 
 from typing import Any

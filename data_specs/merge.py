@@ -11,7 +11,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import check_header, open_file
 from handaug.data_specs.schema import FIELDS
-from handaug.data_specs.writer import create_field, partial_path, replace_atomically, write_attributes
+from handaug.data_specs.writer import create_field, partial_path, replace_atomically, reserve_space, write_attributes
 
 __all__ = ["merge_datasets"]
 
@@ -44,6 +44,7 @@ def merge_datasets(
     temporary = partial_path(out)
     try:
         with h5py.File(temporary, "w", libver=("v110", "v110")) as target:
+            reserve_space(temporary, sum(path.stat().st_size for path in sources))
             write_attributes(target, kind=kind, config=config, seed=seed, attrs=attrs or {})
             for name, shape in shapes.items():
                 create_field(target, name, sum(rows), shape)

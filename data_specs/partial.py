@@ -1,7 +1,7 @@
 """Resumable outputs: shards in `OUT.partial/`, then one file under the final name.
 
-A job writes shard i whenever it likes, in any process; a shard that is there and verifies is never made again. So a kill
-at any moment costs at most the shards in flight, and the same command goes on.
+A job writes shard i whenever it likes, in any process; a shard that is there and verifies is never made again. So a
+kill at any moment costs at most the shards in flight, and the same command goes on.
 """
 
 import fcntl

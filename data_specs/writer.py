@@ -18,7 +18,19 @@ from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.joints import JOINTS
 from handaug.data_specs.schema import FIELDS, KINDS, LABEL_CHUNK_ROWS, SCHEMA_VERSION
 
-__all__ = ["DatasetWriter", "config_json", "create_field", "partial_path", "replace_atomically", "write_attributes"]
+__all__ = [
+    "DatasetWriter",
+    "config_json",
+    "create_field",
+    "partial_path",
+    "replace_atomically",
+    "reserve_space",
+    "write_attributes",
+]
+
+
+_MARGIN_BYTES = 1 << 20
+"""HDF5's own bookkeeping, and label chunks that are allocated whole."""
 
 
 def config_json(config: Mapping[str, Any]) -> str:
@@ -36,6 +48,24 @@ def replace_atomically(temporary: Path, final: Path) -> None:
     with open(temporary, "rb") as handle:
         os.fsync(handle.fileno())
     os.replace(temporary, final)
+
+
+def reserve_space(path: Path, size: int) -> None:
+    """Make the file at least `size` bytes long, so that a full disk shows here and not inside the HDF5 library.
+
+    HDF5 cannot recover from a write that fails: it keeps the data cached, fails again while closing, and crashes at
+    exit. What is too long is cut off when HDF5 closes the file.
+
+    Raises:
+        WorkError: The disk is full, or a quota or limit is reached.
+    """
+    with open(path, "rb+") as handle:
+        if os.fstat(handle.fileno()).st_size >= size:
+            return
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)
+        except OSError as error:
+            raise WorkError(f"{path}: writing failed ({_reason(error)}); free space and run again") from error
 
 
 def create_field(file: h5py.File, path: str, rows: int, row_shape: tuple[int, ...]) -> h5py.Dataset:
@@ -130,6 +160,8 @@ class DatasetWriter:
         count = len(rows[self._fields[0]])
         for name in self._fields:
             self._check(name, rows[name], count)
+        block_bytes = sum(rows[name].nbytes for name in self._fields)
+        reserve_space(self._temporary, self._file.id.get_filesize() + block_bytes + _MARGIN_BYTES)
         try:
             for name in self._fields:
                 block = rows[name]
