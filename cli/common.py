@@ -16,10 +16,12 @@ It imports click and plain dataclasses only; numpy, h5py, torch and rich are imp
 import errno
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ __all__ = [
     "Workspace",
     "debug_option",
     "device_option",
+    "echo_table",
     "exit_code_of",
     "json_option",
     "overwrite_option",
@@ -168,6 +171,17 @@ def debug_option(function: F) -> F:
         expose_value=False,
         help="Show the traceback of an error.",
     )(function)
+
+
+def echo_table(lines: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns; on a terminal long values are folded under their column."""
+    rows = list(lines)
+    indent = max(len(name) for name, _ in rows) + 2
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for name, value in rows:
+        parts = textwrap.wrap(value, max(20, width - indent)) if width else [value]
+        for i, part in enumerate(parts):
+            click.echo(f"{'' if i else name:<{indent}}{part}")
 
 
 def pick_device(name: str) -> str:

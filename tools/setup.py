@@ -83,8 +83,6 @@ def uv_environment(settings: dict[str, str]) -> dict[str, str]:
         "HTTPS_PROXY": settings.get("proxy", ""),
         # pip looks at every index for the version asked for; uv by itself would stop at the first that has the name.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
-        # .venv may lie on another file system than uv's cache.
-        "UV_LINK_MODE": "copy",
     }
     return {**{name: value for name, value in translated.items() if value}, **os.environ}
 

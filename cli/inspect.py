@@ -1,0 +1,78 @@
+"""`handaug inspect`: what is in a dataset, in numbers and in a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from handaug.cli.common import (
+    DATA_FILE,
+    OUT_FILE,
+    Workspace,
+    debug_option,
+    echo_table,
+    json_option,
+    workspace_option,
+)
+from handaug.data_specs.errors import InputError
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("data", required=False, type=DATA_FILE)
+@click.option(
+    "--out", metavar="PNG", type=OUT_FILE, show_default="DATA with suffix .png", help="Where the contact sheet goes."
+)
+@click.option("--count", type=click.IntRange(1, 512), default=32, help="Images on the contact sheet, at most.")
+@json_option
+@workspace_option
+@debug_option
+def command(data: Path | None, out: Path | None, count: int, as_json: bool, workspace: Workspace) -> None:
+    """Summarise the dataset DATA and draw its contact sheet.
+
+    DATA is the workspace's renders.h5 by default. On the sheet each image stands above its copy with the keypoints
+    drawn: dots are visible joints, rings hidden ones.
+    """
+    from handaug.data_specs.draw import save_png
+    from handaug.data_specs.reader import HandDataset
+    from handaug.data_specs.summary import sample_sheet, summarise
+
+    dataset = HandDataset(data if data is not None else workspace.renders)
+    sheet = out or dataset.path.with_suffix(".png")
+    if sheet.suffix.lower() != ".png" or sheet.resolve() == dataset.path.resolve():
+        raise InputError(f"--out {sheet}: the contact sheet is a picture; name another file, ending in .png")
+    summary = summarise(dataset)
+    summary["sheet"] = str(save_png(sheet, sample_sheet(dataset, count)))
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        echo_table(_lines(summary))
+
+
+def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the table: name and text."""
+    lines = [
+        ("file", f"{summary['path']} ({summary['bytes'] / 1e6:,.1f} MB, {summary['kind']})"),
+        ("rows", f"{summary['rows']:,}"),
+        ("images", f"{summary['width']} x {summary['height']} px, {'mono' if summary['channels'] == 1 else 'RGB'}"),
+        *((name, f"{s['rows']:,} rows, {s['groups']:,} groups") for name, s in summary["splits"].items()),
+    ]
+    lines += [(name, f"{summary[name]:,}") for name in ("poses", "appearances") if summary[name] is not None]
+    lines.append(("hands", ", ".join(f"{count:,} {side}" for side, count in summary["hands"].items())))
+    lines.append(("keypoints", ", ".join(f"{share:.1%} {name}" for name, share in summary["visibility"].items())))
+    if summary["hand_size_px"] is not None:
+        lines.append(("hand size", f"{summary['hand_size_px']:.1f} px (median, longer side of the keypoints' box)"))
+    lines.append(("grey levels", f"mean {summary['image_mean']:.1f}, standard deviation {summary['image_std']:.1f}"))
+    if "label_error_px" in summary:
+        error = summary["label_error_px"]
+        lines.append(("label error", f"mean {error['mean']:.2f} px, 90th percentile {error['p90']:.2f} px"))
+    lines += [
+        ("fields", ", ".join(summary["fields"])),
+        ("made by", f"handaug {summary['handaug_version']}, schema {summary['schema']}, seed {summary['seed']}"),
+        ("config", json.dumps(summary["config"])),
+        ("checksum", summary["checksum"]),
+        ("sheet", summary["sheet"]),
+    ]
+    return lines
