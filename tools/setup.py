@@ -4,6 +4,8 @@ Run by `make setup`. uv does the installing because it takes seconds where pip t
 configuration says about indexes, and where it fails all the same, pip itself goes on.
 """
 
+from __future__ import annotations
+
 import ast
 import os
 import subprocess
@@ -36,7 +38,7 @@ def say(line: str) -> None:
 def check_python() -> None:
     version = sys.version_info[:2]
     if not (3, 11) <= version < (3, 14):
-        stop(f"Python 3.11 is wanted, this is {version[0]}.{version[1]}; install it, then: make setup PYTHON=python3.11")
+        stop(f"Python 3.11 is wanted, this is {version[0]}.{version[1]}; install it; make setup PYTHON=python3.11")
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
@@ -54,7 +56,8 @@ def make_venv() -> None:
 
 
 def run_pip(*arguments: str) -> bool:
-    command = [PYTHON, "-m", "pip", "--disable-pip-version-check", "-q", "install", "-c", CONSTRAINTS, *arguments]
+    command: list[str | Path] = [PYTHON, "-m", "pip", "--disable-pip-version-check", "-q", "install"]
+    command += ["-c", CONSTRAINTS, *arguments]
     # The isolated build of handaug itself gets tested versions too.
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PIP_CONSTRAINT": str(CONSTRAINTS)}).returncode == 0
 
@@ -90,10 +93,10 @@ def uv_environment(settings: dict[str, str]) -> dict[str, str]:
 def install(extras: str) -> None:
     say("installing uv, then everything else (about 3 GB; a minute on a quick line)")
     target = f".[{extras}]"
-    uv = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, "-c", CONSTRAINTS, "-b", CONSTRAINTS, "-e", target]
-    if run_pip("uv"):
-        if subprocess.run(uv, cwd=ROOT, env=uv_environment(pip_settings())).returncode == 0:
-            return
+    uv: list[str | Path] = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON]
+    uv += ["-c", CONSTRAINTS, "-b", CONSTRAINTS, "-e", target]
+    if run_pip("uv") and subprocess.run(uv, cwd=ROOT, env=uv_environment(pip_settings())).returncode == 0:
+        return
     say("uv did not manage (see above); trying pip, which takes longer")
     if not run_pip("-e", target):
         stop("the packages could not be installed; check the way to your package index, then run make setup again.")

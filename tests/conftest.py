@@ -1,0 +1,13 @@
+"""What every test gets: one thread per process, and nothing of the user's settings."""
+
+import os
+
+import pytest
+
+# Two pytest workers on two cores: more threads only fight. Must be set before torch and OpenCV are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_user_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HANDAUG_WORKSPACE", raising=False)
