@@ -1,8 +1,8 @@
 """Checkpoints: weights as safetensors beside a readable `config.json`, and training state to go on from.
 
-A checkpoint is a folder with `model.safetensors` and `config.json`. Loading never unpickles: weights are safetensors, and
-training state goes through `torch.load(weights_only=True)`. Every file is written beside its final name and renamed, so a kill
-leaves the old one or the new one, never half of one.
+A checkpoint is a folder with `model.safetensors` and `config.json`. Loading never unpickles: weights are safetensors,
+and training state goes through `torch.load(weights_only=True)`. Every file is written beside its final name and
+renamed, so a kill leaves the old one or the new one, never half of one.
 """
 
 import json
@@ -67,7 +67,8 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("format"), int) or "kind" not in config:
         raise InputError(f"{path}: is not a handaug checkpoint; give the folder of a finished {kind}")
     if config["format"] > FORMAT:
-        raise InputError(f"{path}: has checkpoint format {config['format']}, this handaug reads {FORMAT}; update handaug")
+        found = config["format"]
+        raise InputError(f"{path}: has checkpoint format {found}, this handaug reads {FORMAT}; install a newer handaug")
     if config["kind"] != kind:
         raise InputError(f"{path}: holds a {config['kind']}, not a {kind}; give the folder of a {kind}")
     return config

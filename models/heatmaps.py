@@ -1,8 +1,8 @@
 """Heatmaps and how to read a joint's place from them.
 
 Convention, written once: cell i of a heatmap of stride s lies at pixel (i + 0.5) * s - 0.5 of the image (centre of the
-top-left pixel is (0, 0)); at stride 1 cell i is pixel i. Sigmas and places are in image pixels at every stride. A heatmap
-has peak 1 where the joint sits on a cell. Axes: (N, joints, rows = y, columns = x); places are (x, y).
+top-left pixel is (0, 0)); at stride 1 cell i is pixel i. Sigmas and places are in image pixels at every stride. A
+heatmap has peak 1 where the joint sits on a cell. Axes: (N, joints, rows = y, columns = x); places are (x, y).
 """
 
 import math
@@ -66,10 +66,10 @@ def soft_argmax(logits: Tensor, stride: int = 1) -> Tensor:
 def gaussian_fit(heatmaps: Tensor, sigma: float, stride: int = 1) -> Tensor:
     """Fit an isotropic Gaussian to each map and return its mean, as section 4.5 of Li et al. 2019 reads its heatmaps.
 
-    The logarithm of a Gaussian is a paraboloid, ln h = a + b x + c y + d (x^2 + y^2), with its mean at (-b, -c) / (2 d). It is
-    fitted by least squares, weighted with h^2 (the variance of ln h is that of h over h^2; Guo 2011), to the cells within
-    2 sigma of the highest one. Unlike the centre of mass this has no bias where the frame cuts the Gaussian. A map that
-    does not bend downwards, or whose mean leaves the window, is read at its highest cell.
+    The logarithm of a Gaussian is a paraboloid, ln h = a + b x + c y + d (x^2 + y^2), with its mean at (-b, -c) / (2
+    d). It is fitted by least squares, weighted with h^2 (the variance of ln h is that of h over h^2; Guo 2011), to
+    the cells within 2 sigma of the highest one. Unlike the centre of mass this has no bias where the frame cuts the
+    Gaussian. A map that does not bend downwards, or whose mean leaves the window, is read at its highest cell.
 
     Args:
         heatmaps: (N, J, rows, columns), any float dtype; values <= 0 count as empty.

@@ -1,11 +1,11 @@
 """What is measured of predicted keypoints. Pure functions on NumPy arrays, and one class that adds batches up.
 
 Every figure counts joints with visibility >= 1 only. Units are those of the input (pixels or metres) unless a name says
-otherwise; lower is better except for PCK and AUC. "MSE (in pixels)" of Li et al. 2019 does not say whether it averages distances
-or squared distances, so both are reported, each under a name that says which.
+otherwise; lower is better except for PCK and AUC. "MSE (in pixels)" of Li et al. 2019 does not say whether it
+averages distances or squared distances, so both are reported, each under a name that says which.
 
-A PCK curve is the share of joints within each threshold of a stated grid; its AUC is the trapezoid area under it divided by
-the grid's span, so 1 is perfect.
+A PCK curve is the share of joints within each threshold of a stated grid; its AUC is the trapezoid area under it
+divided by the grid's span, so 1 is perfect.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""The blocks of Li et al. 2019, section 4.2: encoder, pose decoder, image decoder, and the discriminator the paper leaves open.
+"""The blocks of Li et al. 2019, section 4.2, and the discriminator that the paper leaves open.
 
-All tensors are NCHW. "Depth 4" means four halvings: an image of (H, W) becomes features of (H/16, W/16), so both sides must
-be multiples of 16. Level k of a network of width w has w * 2**k channels (U-Net's rule; the paper gives no width).
-There are no skip connections anywhere here: they would let the decoders bypass the latent codes.
+All tensors are NCHW. "Depth 4" means four halvings: an image of (H, W) becomes features of (H/16, W/16), so both
+sides must be multiples of 16. Level k of a network of width w has w * 2**k channels (U-Net's rule; the paper gives no
+width). There are no skip connections anywhere here: they would let the decoders bypass the latent codes.
 """
 
 import torch
@@ -28,7 +28,7 @@ def check_size(size: tuple[int, int], what: str) -> None:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw all convolution weights at random (He et al. 2015, for ReLU) and zero the biases, from torch's global generator."""
+    """Draw all weights at random (He et al. 2015, for ReLU) from torch's global generator and zero the biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_in" if isinstance(layer, nn.Conv2d) else "fan_out")
@@ -53,7 +53,7 @@ class EncoderBlock(nn.Sequential):
 
 
 class Trunk(nn.Module):
-    """The first three encoder blocks, shared by pose and appearance "before the last downsampling layer" (section 4.2)."""
+    """The first three encoder blocks, which pose and appearance share "before the last downsampling layer"."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -88,9 +88,9 @@ class PoseDecoder(nn.Module):
 class _UpConvolution(nn.Conv2d):
     """Nearest-neighbour up-sampling by 2 followed by this 3x3 convolution, in one pass.
 
-    Doubling is a transposed convolution with a 2x2 kernel of ones, so both together are one transposed convolution with the
-    4x4 kernel ones(2, 2) * weight: the same numbers with 16 instead of 36 products per input pixel and channel pair, and
-    without the doubled tensor in memory.
+    Doubling is a transposed convolution with a 2x2 kernel of ones, so both together are one transposed convolution
+    with the 4x4 kernel ones(2, 2) * weight: the same numbers with 16 instead of 36 products per input pixel and
+    channel pair, and without the doubled tensor in memory.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -105,10 +105,11 @@ class _UpConvolution(nn.Conv2d):
 
 
 class ImageDecoder(nn.Module):
-    """D_I: four blocks of nearest-neighbour up-sampling + 3x3 convolution in place of the deconvolution, and one more 3x3.
+    """D_I: four blocks of nearest-neighbour up-sampling and two 3x3 convolutions.
 
-    The paper replaces only the deconvolution; its Fig. 3 does not say how many convolutions follow. The convolution after the
-    up-sampling counts as the first of the block's two, because the decoder runs four times in each training step.
+    The paper replaces only the deconvolution; its Fig. 3 does not say how many convolutions follow. The convolution
+    after the up-sampling counts as the first of the block's two, because the decoder runs four times in each training
+    step.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -131,9 +132,9 @@ class ImageDecoder(nn.Module):
 class Discriminator(nn.Module):
     """D: says for each patch of the image whether it is real.
 
-    The paper leaves it open. Three strided 4x4 convolutions and a 3x3 one: logits of (H/8, W/8), each seeing about 38 pixels,
-    so that it judges sharpness and texture and leaves the layout to the L1 terms. No normalisation: batch statistics would
-    leak between real and generated halves.
+    The paper leaves it open. Three strided 4x4 convolutions and a 3x3 one: logits of (H/8, W/8), each seeing about 38
+    pixels, so that it judges sharpness and texture and leaves the layout to the L1 terms. No normalisation: batch
+    statistics would leak between real and generated halves.
     """
 
     def __init__(self, channels: int, width: int) -> None:

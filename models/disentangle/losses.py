@@ -1,0 +1,165 @@
+"""The losses of Li et al. 2019, Eqs. 1 to 7, and every decision the paper leaves open.
+
+Scale. Each term is divided so that it is about 1 where nothing has been learned, so that the weights compare like
+with like at any image size, sigma and width:
+
+* heatmaps: L1 summed over the pixels of a map, over the Gaussian's volume 2 pi sigma^2. All-zero maps score 1.
+* images: mean L1 per pixel over 0.1, the order of a hand image's contrast.
+* codes: mean L1 over the mean magnitude of the (fixed) target.
+
+Sparse heatmaps. The best constant answer to Eq. 1 is the median of the target over the images that look alike to the
+network, which is zero everywhere until a joint's place is known to about a sigma. A Gaussian has no edge, so the
+median is small rather than zero and training escapes, after a plateau. To shorten it, pixels count more where the
+target is high: weight 1 + foreground * P. The optimum stays the median of the (weighted) posterior and is the exact
+map where the pose is certain.
+
+Sign of Eq. 3. It is printed to be maximised while Eq. 7 is minimised, and as printed alpha 2 would train the
+discriminator against itself. We minimise -L_D over the discriminator alone, with an Adam of its own, and give the
+generator the non-saturating -E[log D(I_hat)], which is -L_G. As in Eq. 3 the discriminator sees reconstructions;
+mixed images are left to the cycle.
+
+What is frozen. Written x, y for the two images of a pair and I(xy) for the pose of x in the appearance of y:
+
+* (b) decodes p and a with the live D_I; p is detached ("Pose Detach") except in phase 6.
+* (c), (d) decode with frozen copies of D_I and D_p (section 3.5). Their gradient reaches I(xy), and so the D_I and E_I
+  that made it.
+* "Pose Estimator Detach" of Table 4: in phases 3 and 4 no parameter of the pose estimator learns from mixed images, so
+  there the trunk (which is part of E_p) and E_p encode I(xy) as frozen copies; only E_I's own last block learns from
+  dual-img and cycle-img. In phases 5 and 6 trunk, E_p and D_p learn from mixed images; D_I stays frozen in (c).
+* The targets p(x), a(y) of Eq. 5 are constants.
+
+Both orders. I(xy) and I(yx) are made for every pair, and each gives both its cycle images, as section 3.4 defines them.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from handaug.models.disentangle.config import DisentangleConfig
+from handaug.models.disentangle.model import SelfDisentangler, frozen
+
+__all__ = ["discriminator_loss", "generator_terms", "heatmap_l1", "total_loss"]
+
+FOREGROUND = 20.0
+"""Extra weight of a heatmap pixel where the target is 1."""
+
+_IMAGE_SCALE = 0.1
+
+
+def heatmap_l1(predicted: Tensor, target: Tensor, labelled: Tensor, sigma: float) -> Tensor:
+    """Eq. 1 (and Eq. 6): weighted L1 between heatmaps, 1 for all-zero predictions.
+
+    Args:
+        predicted: (N, J, H, W).
+        target: (N, J, H, W), peak 1.
+        labelled: (N, J), weight of each joint; 0 leaves it out whatever its target holds.
+        sigma: Of the targets, in cells of the map.
+
+    Returns:
+        Scalar; 0 without any labelled joint.
+    """
+    weight = 1.0 + FOREGROUND * target
+    per_map = (weight * (predicted.float() - target).abs()).sum((-2, -1))
+    # The weighted volume of the target itself: the integrals of P and of P^2 over the plane.
+    volume = math.pi * sigma * sigma * (2.0 + FOREGROUND)
+    return (per_map * labelled).sum() / (volume * labelled.sum().clamp_min(1.0))
+
+
+def _image_l1(predicted: Tensor, target: Tensor) -> Tensor:
+    """Eqs. 2 and 4."""
+    return (predicted.float() - target).abs().mean() / _IMAGE_SCALE
+
+
+def _code_l1(predicted: Tensor, target: Tensor) -> Tensor:
+    """Eq. 5; the target is a constant."""
+    fixed = target.detach().float()
+    return (predicted.float() - fixed).abs().mean() / fixed.abs().mean().clamp_min(1e-6)
+
+
+def discriminator_loss(discriminator: nn.Module, real: Tensor, generated: Tensor) -> Tensor:
+    """-L_D of Eq. 3, to be minimised by the discriminator alone; 2 log 2 where it cannot tell.
+
+    Args:
+        discriminator: Gives logits.
+        real: (N, C, H, W) in [0, 1].
+        generated: Same shape, detached here.
+    """
+    real_logits = discriminator(real).float()
+    generated_logits = discriminator(generated.detach()).float()
+    # -log sigmoid(z) = softplus(-z) and -log(1 - sigmoid(z)) = softplus(z), without overflow.
+    return functional.softplus(-real_logits).mean() + functional.softplus(generated_logits).mean()
+
+
+def generator_terms(
+    model: SelfDisentangler,
+    discriminator: nn.Module | None,
+    images: Tensor,
+    heatmaps: Tensor,
+    labelled: Tensor,
+    sigma: float,
+    phase: int,
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """All terms of Eq. 7 but the discriminator's own, unweighted.
+
+    Args:
+        model: The networks.
+        discriminator: None leaves the adversarial term out.
+        images: (N, C, H, W) in [0, 1], N even; image i is paired with image (i + N/2) mod N.
+        heatmaps: (N, J, H, W) targets.
+        labelled: (N, J), 1 where the joint is labelled.
+        sigma: Of the targets, pixels.
+        phase: Row of Table 4.
+
+    Returns:
+        Terms by name, and the reconstructions I_hat (None in phase 1).
+    """
+    features = model.trunk(images)
+    pose = model.pose_encoder(features)
+    terms = {"pose": heatmap_l1(model.pose_decoder(pose), heatmaps, labelled, sigma)}
+    if phase == 1:
+        return terms, None
+
+    appearance = model.appearance_encoder(features)
+    code = pose if phase == 6 else pose.detach()  # "Pose Detach"
+    reconstructed = model.image_decoder(code, appearance)
+    terms["image"] = _image_l1(reconstructed, images)
+    if discriminator is not None:
+        terms["gan"] = functional.softplus(-frozen(discriminator)(reconstructed).float()).mean()
+    if phase == 2:
+        return terms, reconstructed
+
+    half = len(images) // 2
+    other_appearance = appearance.roll(half, 0)
+    mixed = model.image_decoder(code, other_appearance)  # (b): row i is I(xy) with x = i, y = its partner
+
+    detached = phase in (3, 4)  # "Pose Estimator Detach"
+    mixed_features = (frozen(model.trunk) if detached else model.trunk)(mixed)
+    mixed_pose = (frozen(model.pose_encoder) if detached else model.pose_encoder)(mixed_features)
+    mixed_appearance = model.appearance_encoder(mixed_features)
+
+    decode_image = frozen(model.image_decoder)  # (c)
+    again_x = decode_image(mixed_pose, appearance)
+    again_y = decode_image(code.roll(half, 0), mixed_appearance)
+    terms["cycle_image"] = (_image_l1(again_x, images) + _image_l1(again_y, images.roll(half, 0))) / 2
+    terms["dual_pose"] = _code_l1(mixed_pose, pose)
+    terms["dual_appearance"] = _code_l1(mixed_appearance, other_appearance)
+
+    decode_pose = frozen(model.pose_decoder) if detached else model.pose_decoder  # (d)
+    terms["cycle_pose"] = heatmap_l1(decode_pose(mixed_pose), heatmaps, labelled, sigma)
+    return terms, reconstructed
+
+
+def total_loss(terms: dict[str, Tensor], config: DisentangleConfig) -> Tensor:
+    """Eq. 7 without the discriminator's term, which has its own optimiser."""
+    weights = {
+        "pose": 1.0,
+        "image": config.alpha_image,
+        "gan": config.alpha_gan,
+        "cycle_image": config.alpha_cycle_image,
+        "dual_pose": config.alpha_dual_pose,
+        "dual_appearance": config.alpha_dual_appearance,
+        "cycle_pose": config.alpha_cycle_pose,
+    }
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

@@ -1,0 +1,177 @@
+"""What is measured and drawn of a disentangler while it trains.
+
+Renders are pairs, so a mixed image has a true render: x shows pose p, y shows appearance a, and where a row z shows p
+in a, the image D(p(x), a(y)) is compared with z inside the hand's mask. Li et al. could not measure this.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handaug.data_specs.draw import image_grid
+from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import HIDDEN, MASK_HAND, MASK_OCCLUDER
+from handaug.models.disentangle.api import Disentangler
+
+__all__ = ["ValidationSet", "draw_grid", "find_triples", "load_validation", "validate"]
+
+MAX_ROWS = 256
+"""Rows validated on, spread evenly over the split: enough for stable means, seconds on a CPU."""
+
+GRID = 8
+"""Poses across and appearances down the picture."""
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Rows in memory. Field axes: N rows, T triples."""
+
+    images: Tensor
+    """(N, C, H, W) uint8."""
+    keypoints: Tensor
+    """(N, 21, 2) float32 pixels."""
+    visibility: Tensor
+    """(N, 21) uint8."""
+    hand: Tensor | None
+    """(N, H, W) bool, None without masks."""
+    triples: Tensor
+    """(T, 3) int64: x gives the pose, y the appearance, z is the true render."""
+    poses: Tensor
+    """(<= GRID,) rows across the picture."""
+    appearances: Tensor
+    """(<= GRID,) rows down the picture."""
+
+
+def find_triples(pose: NDArray[np.int64], appearance: NDArray[np.int64], alike: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find x, y for every row z that is the true render of some mix.
+
+    Args:
+        pose: (N,) pose ids.
+        appearance: (N,) appearance ids.
+        alike: (N,) x and y must agree in it (handedness, whether there are occluders).
+
+    Returns:
+        (T, 3) row numbers x, y, z with pose[x] = pose[z], appearance[y] = appearance[z], pose[y] != pose[z] and
+        appearance[x] != appearance[z]; at most one triple for each z.
+    """
+    triples = []
+    for z in range(len(pose)):
+        x = np.flatnonzero((pose == pose[z]) & (appearance != appearance[z]))
+        y = np.flatnonzero((appearance == appearance[z]) & (pose != pose[z]) & (alike == alike[z]))
+        if x.size and y.size:
+            triples.append((x[0], y[z % len(y)], z))  # spread over the rows that could give the appearance
+    return np.array(triples, np.int64).reshape(-1, 3)
+
+
+def load_validation(dataset: HandDataset) -> ValidationSet:
+    """Read up to `MAX_ROWS` rows of a view of a dataset, whole groups of rows that belong together."""
+    count = len(dataset)
+    # Neighbouring rows share poses and appearances, so one block keeps more triples than scattered rows.
+    rows = np.arange(min(count, MAX_ROWS))
+    keypoints, visibility = dataset.read("keypoints_2d", rows), dataset.read("visibility", rows)
+    triples = np.zeros((0, 3), np.int64)
+    hand = None
+    alike = dataset.read("handedness", rows).astype(np.int64)
+    if dataset.has("mask"):
+        mask = dataset.read("mask", rows)
+        hand = torch.from_numpy(mask == MASK_HAND)
+        alike = alike * 2 + (mask == MASK_OCCLUDER).any((1, 2))
+    pose_key = appearance_key = rows
+    if dataset.has("pose_id") and dataset.has("appearance_id"):
+        pose_key, appearance_key = dataset.read("pose_id", rows), dataset.read("appearance_id", rows)
+        triples = find_triples(pose_key, appearance_key, alike)
+    most = np.flatnonzero(alike == np.bincount(np.unique(alike, return_inverse=True)[1]).argmax()) if count else rows
+    across = _first_of_each(pose_key, most if most.size >= 2 else rows)
+    down = _first_of_each(appearance_key, (most if most.size >= 2 else rows)[::-1])
+    return ValidationSet(
+        torch.from_numpy(dataset.read("images", rows)).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(keypoints),
+        torch.from_numpy(visibility),
+        hand,
+        torch.from_numpy(triples),
+        torch.from_numpy(across),
+        torch.from_numpy(down),
+    )
+
+
+def _first_of_each(keys: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Up to GRID of `rows`, each with another key, in their order."""
+    first = np.sort(np.unique(keys[rows], return_index=True)[1])
+    return np.asarray(rows[first][:GRID])
+
+
+def validate(model: Disentangler, data: ValidationSet) -> dict[str, float]:
+    """Measure a disentangler.
+
+    Returns:
+        image_l1: own reconstruction, mean per pixel, of 1.
+        epe_px: the own pose branch on the images.
+        swap_epe_px: the own pose branch on each pose decoded with the next row's appearance.
+        pair_psnr_db: D(p(x), a(y)) against the true render inside the hand; `copy_psnr_db` is the same with x itself in
+            place of the decoded image, what doing nothing would score. Only where the rows hold such triples.
+    """
+    images = [batch.float() / 255.0 for batch in _blocks(data.images)]
+    codes = [(model.encode_pose(batch), model.encode_appearance(batch)) for batch in images]
+    pose, appearance = torch.cat([p for p, _ in codes]), torch.cat([a for _, a in codes])
+    decoded = _decode(model, pose, appearance)
+    swapped = _decode(model, pose, appearance.roll(-1, 0))
+    true = data.images.float() / 255.0
+    keypoints = torch.cat([model.pose_keypoints(p).cpu() for p in _blocks(pose)])
+    swap_pose = torch.cat([model.encode_pose(batch) for batch in _blocks(swapped)])
+    swap_keypoints = torch.cat([model.pose_keypoints(p).cpu() for p in _blocks(swap_pose)])
+    out = {
+        "image_l1": float((decoded - true).abs().mean()),
+        "epe_px": _mean_distance(keypoints, data),
+        "swap_epe_px": _mean_distance(swap_keypoints, data),
+    }
+    if len(data.triples) and data.hand is not None:
+        x, y, z = data.triples.T
+        inside = data.hand[z]
+        mixed = _decode(model, pose[x], appearance[y])
+        out["pair_psnr_db"] = _psnr(mixed, true[z], inside)
+        out["copy_psnr_db"] = _psnr(true[x], true[z], inside)
+    return out
+
+
+def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(rows, _BATCH)
+
+
+def _decode(model: Disentangler, pose: Tensor, appearance: Tensor) -> Tensor:
+    pairs = zip(_blocks(pose), _blocks(appearance), strict=True)
+    return torch.cat([model.decode(p, a).cpu() for p, a in pairs])
+
+
+def _mean_distance(keypoints: Tensor, data: ValidationSet) -> float:
+    labelled = data.visibility >= HIDDEN
+    return float((keypoints - data.keypoints).norm(dim=-1)[labelled].mean())
+
+
+def _psnr(images: Tensor, true: Tensor, inside: Tensor) -> float:
+    """Of the mean square error over all pixels inside the masks, peak 1."""
+    weight = inside[:, None].float()
+    square = ((images - true) ** 2 * weight).sum() / (weight.sum() * images.shape[1]).clamp_min(1.0)
+    return float(-10.0 * torch.log10(square.clamp_min(1e-10)))
+
+
+def draw_grid(model: Disentangler, data: ValidationSet, scale: int = 2) -> NDArray[np.uint8]:
+    """Poses in the top row, appearances in the left column, their mixes inside: uint8 RGB."""
+    across, down = data.images[data.poses], data.images[data.appearances]
+    pose = model.encode_pose(across.float() / 255.0)
+    appearance = model.encode_appearance(down.float() / 255.0)
+    blank = np.full_like(_pixels(across)[0], 255)
+    rows = [[blank, *_pixels(across)]]
+    for i, image in enumerate(_pixels(down)):
+        mixed = model.decode(pose, appearance[i : i + 1].expand_as(pose))
+        rows.append([image, *_pixels((mixed.cpu() * 255.0).round().to(torch.uint8))])
+    return image_grid(rows, scale=scale)
+
+
+def _pixels(images: Tensor) -> list[NDArray[np.uint8]]:
+    return list(images.permute(0, 2, 3, 1).numpy())
