@@ -117,6 +117,7 @@ def seed_option(function: F) -> F:
     """Add `--seed`, passed as `seed: int` >= 0."""
     return click.option(
         "--seed",
+        metavar="N",
         type=click.IntRange(min=0),
         default=0,
         help="Seed of every random draw; the same seed and options give the same result.",
@@ -136,6 +137,7 @@ def workers_option(function: F) -> F:
     """Add `--workers`, passed as `workers: int | None`; None leaves the choice to the job."""
     return click.option(
         "--workers",
+        metavar="N",
         type=click.IntRange(min=1),
         default=None,
         show_default="one per core, as far as memory allows",
