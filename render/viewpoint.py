@@ -1,0 +1,107 @@
+"""Where the hand stands before the camera.
+
+The camera is fixed at the origin (x right, y down, z forward, metres), so that everything fixed in the camera's frame
+(light, background) stays when the pose changes; the hand is turned and moved instead.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.data_specs.camera import centred_intrinsics
+from handaug.render.hand import PosedHand
+
+__all__ = ["FIELD_OF_VIEW", "FILL", "place_hand", "to_camera"]
+
+FIELD_OF_VIEW = (15.0, 50.0)
+"""Degrees across the longer side of the crop, least and greatest."""
+
+FILL = (0.6, 0.9)
+"""Share of the frame that the longer side of the joints' box, with the skin round it, takes."""
+
+_SKIN = 0.008  # metres from a joint to the skin beyond it
+_NEAR = 0.05  # metres between the camera and the nearest skin, forearm included
+_MAX_FOREARM_COSINE = 0.75  # views from within 41 degrees round the forearm's axis: the arm would hide the hand
+_ROUNDS = 12
+
+
+def place_hand(
+    rng: np.random.Generator, posed: PosedHand, size: int | tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+    """Draw a camera for a hand.
+
+    Directions are uniform over the sphere and the roll is free, except for views along the forearm from behind. The
+    joints' box fills a share of the frame drawn from `FILL` and lies anywhere in the room that is left.
+
+    Args:
+        rng: source of randomness.
+        posed: a right or a mirrored hand.
+        size: image side in pixels, or (H, W).
+
+    Returns:
+        R (3, 3) and t (3,), metres: a point x of the posed hand stands at R @ x + t; K (3, 3) float32 intrinsics.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    side = min(height, width)
+    half = np.tan(np.radians(rng.uniform(*FIELD_OF_VIEW)) / 2)
+    camera = centred_intrinsics(max(height, width) / 2 / half, width, height)
+    fill = rng.uniform(*FILL)
+    room = 0.5 * (np.array([width, height]) - fill * side)
+    target = np.array([(width - 1) / 2, (height - 1) / 2]) + rng.uniform(-1, 1, 2) * room
+    joints = np.asarray(posed.joints, np.float64)
+    while True:
+        rotation = _uniform_rotation(rng)
+        translation = _fit(joints @ rotation.T, float(camera[0, 0]), camera[:2, 2], target, fill * side)
+        wrist, elbow = (rotation @ np.asarray(point, np.float64) + translation for point in (joints[0], posed.elbow))
+        arm = elbow - wrist
+        cosine = -(arm @ wrist) / (np.linalg.norm(arm) * np.linalg.norm(wrist))
+        nearest = (np.asarray(posed.vertices, np.float64) @ rotation[2]).min() + translation[2]
+        if cosine < _MAX_FOREARM_COSINE and nearest > _NEAR:
+            return rotation, translation, camera
+
+
+def to_camera(
+    points: NDArray[np.floating[Any]], rotation: NDArray[np.float64], translation: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Move (P, 3) points of the posed hand into the camera's frame; float32, computed in float64."""
+    return (np.asarray(points, np.float64) @ rotation.T + translation).astype(np.float32)
+
+
+def _uniform_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Haar-uniform rotation matrix from a uniform unit quaternion (Shoemake 1992)."""
+    w, x, y, z = (q := rng.normal(size=4)) / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _fit(
+    points: NDArray[np.float64],
+    focal: float,
+    centre: NDArray[np.floating[Any]],
+    target: NDArray[np.float64],
+    extent: float,
+) -> NDArray[np.float64]:
+    """Translation that puts the middle of the projected box at `target` with its longer side `extent` pixels.
+
+    A fixed point: perspective makes both depend weakly on the translation; the error shrinks by the ratio of the
+    hand's depth to its distance each round.
+    """
+    middle = 0.5 * (points.min(0) + points.max(0))
+    size = float(np.ptp(points[:, :2], axis=0).max()) + 2 * _SKIN
+    shift = np.array([0.0, 0.0, focal * size / extent]) - middle
+    for _ in range(_ROUNDS):
+        placed = points + shift
+        # Skin nearer than the joints never comes behind the camera while the fixed point is found.
+        depth = np.maximum(placed[:, 2:], 0.02)
+        low = (focal * (placed[:, :2] - _SKIN) / depth).min(0) + centre
+        high = (focal * (placed[:, :2] + _SKIN) / depth).max(0) + centre
+        distance = shift[2] + middle[2]
+        shift[2] += distance * (float((high - low).max()) / extent - 1)
+        shift[:2] += (target - 0.5 * (low + high)) * distance / focal
+    return np.asarray(shift)
