@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["cell_centres", "gaussian_fit", "render_heatmaps", "soft_argmax"]
+__all__ = ["cell_centres", "gaussian_fit", "heatmap_l1", "render_heatmaps", "soft_argmax"]
 
 
 def cell_centres(cells: int, stride: int, device: torch.device | None = None) -> Tensor:
@@ -43,6 +43,32 @@ def render_heatmaps(keypoints: Tensor, size: tuple[int, int], sigma: float, stri
     along_x = torch.exp(-((columns - places[..., :1]) ** 2) * scale)
     along_y = torch.exp(-((rows - places[..., 1:]) ** 2) * scale)
     return torch.nan_to_num(along_y.unsqueeze(-1) * along_x.unsqueeze(-2))
+
+
+def heatmap_l1(predicted: Tensor, target: Tensor, labelled: Tensor, sigma: float, stride: int = 1) -> Tensor:
+    """L1 between heatmaps, Eqs. 1 and 6 of Li et al. 2019, balanced so that it learns sparse maps.
+
+    The best constant answer to a plain L1 is the median of the target over all images that look alike to the network:
+    zero everywhere until a joint's place is known to about a sigma. Trained so from random weights the maps go to
+    zero and stay there (measured: 300 steps at sigma 2.5 without leaving it). So a pixel weighs 1 + balance * P, with
+    balance such that the Gaussian weighs as much as the rest of the map; the loss is zero at the same maps as Eq. 1
+    and for the same reason is read as a (weighted) median where the place is uncertain.
+
+    Args:
+        predicted: (N, J, rows, columns).
+        target: (N, J, rows, columns), of `render_heatmaps`.
+        labelled: (N, J), weight of each joint; 0 leaves it out whatever its target holds.
+        sigma: Of the targets, pixels.
+        stride: Pixels per cell.
+
+    Returns:
+        Scalar; 1 for all-zero maps of joints well inside the frame, 0 without any labelled joint.
+    """
+    # Integrals of P and of P^2 over the plane, in cells.
+    volume, square = (2.0 * math.pi * (sigma / stride) ** 2, math.pi * (sigma / stride) ** 2)
+    balance = target.shape[-2] * target.shape[-1] / volume
+    per_map = ((1.0 + balance * target) * (predicted.float() - target).abs()).sum((-2, -1))
+    return (per_map * labelled).sum() / ((volume + balance * square) * labelled.sum().clamp_min(1.0))
 
 
 def soft_argmax(logits: Tensor, stride: int = 1) -> Tensor:

@@ -3,15 +3,9 @@
 Scale. Each term is divided so that it is about 1 where nothing has been learned, so that the weights compare like
 with like at any image size, sigma and width:
 
-* heatmaps: L1 summed over the pixels of a map, over the Gaussian's volume 2 pi sigma^2. All-zero maps score 1.
+* heatmaps: balanced L1, see `handaug.models.heatmaps.heatmap_l1`. All-zero maps score 1.
 * images: mean L1 per pixel over 0.1, the order of a hand image's contrast.
 * codes: mean L1 over the mean magnitude of the (fixed) target.
-
-Sparse heatmaps. The best constant answer to Eq. 1 is the median of the target over the images that look alike to the
-network, which is zero everywhere until a joint's place is known to about a sigma. A Gaussian has no edge, so the
-median is small rather than zero and training escapes, after a plateau. To shorten it, pixels count more where the
-target is high: weight 1 + foreground * P. The optimum stays the median of the (weighted) posterior and is the exact
-map where the pose is certain.
 
 Sign of Eq. 3. It is printed to be maximised while Eq. 7 is minimised, and as printed alpha 2 would train the
 discriminator against itself. We minimise -L_D over the discriminator alone, with an Adam of its own, and give the
@@ -31,40 +25,17 @@ What is frozen. Written x, y for the two images of a pair and I(xy) for the pose
 Both orders. I(xy) and I(yx) are made for every pair, and each gives both its cycle images, as section 3.4 defines them.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from handaug.models.disentangle.config import DisentangleConfig
 from handaug.models.disentangle.model import SelfDisentangler, frozen
+from handaug.models.heatmaps import heatmap_l1
 
-__all__ = ["discriminator_loss", "generator_terms", "heatmap_l1", "total_loss"]
-
-FOREGROUND = 20.0
-"""Extra weight of a heatmap pixel where the target is 1."""
+__all__ = ["discriminator_loss", "generator_terms", "total_loss"]
 
 _IMAGE_SCALE = 0.1
-
-
-def heatmap_l1(predicted: Tensor, target: Tensor, labelled: Tensor, sigma: float) -> Tensor:
-    """Eq. 1 (and Eq. 6): weighted L1 between heatmaps, 1 for all-zero predictions.
-
-    Args:
-        predicted: (N, J, H, W).
-        target: (N, J, H, W), peak 1.
-        labelled: (N, J), weight of each joint; 0 leaves it out whatever its target holds.
-        sigma: Of the targets, in cells of the map.
-
-    Returns:
-        Scalar; 0 without any labelled joint.
-    """
-    weight = 1.0 + FOREGROUND * target
-    per_map = (weight * (predicted.float() - target).abs()).sum((-2, -1))
-    # The weighted volume of the target itself: the integrals of P and of P^2 over the plane.
-    volume = math.pi * sigma * sigma * (2.0 + FOREGROUND)
-    return (per_map * labelled).sum() / (volume * labelled.sum().clamp_min(1.0))
 
 
 def _image_l1(predicted: Tensor, target: Tensor) -> Tensor:

@@ -138,10 +138,10 @@ def _setup(
     keypoints = torch.from_numpy(train.read("keypoints_2d")).to(fabric.device)
     visibility = torch.from_numpy(train.read("visibility"))
     resident = images.nbytes <= _RESIDENT_BYTES
+    schedule = ", then ".join(f"{share:.0%} as {PHASES[phase]}" for phase, share in config.phases)
     progress.note(
-        f"disentangle: {len(train):,} train rows of {train.size[1]}x{train.size[0]} px ("
-        f"{images.nbytes / 2**20:.0f} MiB in memory), {len(val):,} validation rows, {config.steps:,} steps of {config.batch_size} images on {device}: "
-        + ", then ".join(f"{share:.0%} as {PHASES[phase]}" for phase, share in config.phases)
+        f"disentangle: {len(train):,} train rows ({images.nbytes / 2**20:.0f} MiB in memory), {len(val):,} validation "
+        f"rows; {config.steps:,} steps of {config.batch_size} images on {device}, {schedule}"
     )
     if not len(val):
         progress.note(f"{train.path}: has no val rows; the grids show train rows and the last checkpoint is kept")

@@ -1,0 +1,162 @@
+"""What every pose estimator is, the registry, and their checkpoints.
+
+An estimator takes images and gives its own kind of output; `keypoints` reads places from that output and `loss`
+compares it with labels. Joints with visibility 0 or NaN coordinates take no part in any loss.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.joints import JOINTS
+from handaug.data_specs.schema import HIDDEN
+from handaug.models.checkpoint import load_model, load_weights, save_model
+
+__all__ = [
+    "KIND",
+    "Estimator",
+    "build_estimator",
+    "estimator_names",
+    "labelled_joints",
+    "load_estimator",
+    "register_estimator",
+    "save_estimator",
+]
+
+KIND = "estimator"
+"""The `kind` in the config of their checkpoints."""
+
+
+class Estimator(nn.Module, ABC):
+    """A 2D pose estimator.
+
+    Args:
+        size: Image height and width in pixels.
+        channels: Image channels, 1 or 3.
+        settings: Further constructor arguments, kept for the checkpoint.
+    """
+
+    name: str
+    """Its name in the registry."""
+
+    def __init__(self, size: tuple[int, int], channels: int, **settings: Any) -> None:
+        super().__init__()
+        self.size = size
+        self.channels = channels
+        self.settings = settings
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Any:
+        """Images (N, C, H, W) float in [0, 1] -> output for `loss` and `keypoints`."""
+
+    @abstractmethod
+    def loss(self, output: Any, keypoints: Tensor, visibility: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Compare output with labels.
+
+        Args:
+            output: Of `forward`.
+            keypoints: (N, 21, 2) pixels; anything, NaN too, where visibility is 0.
+            visibility: (N, 21), 0 not labelled.
+            weights: (N,) weight of each sample, all 1 by default.
+
+        Returns:
+            Scalar; 0 without any labelled joint.
+        """
+
+    @abstractmethod
+    def keypoints(self, output: Any) -> Tensor:
+        """Output -> places (N, 21, 2) float32 in pixels."""
+
+
+_REGISTRY: dict[str, Callable[..., Estimator]] = {}
+
+
+def register_estimator(name: str) -> Callable[[type[Estimator]], type[Estimator]]:
+    """Class decorator that makes an estimator known by `name`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def register(cls: type[Estimator]) -> type[Estimator]:
+        if name in _REGISTRY:
+            raise ValueError(f"an estimator named {name!r} is registered already")
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def estimator_names() -> tuple[str, ...]:
+    """Names of all registered estimators, sorted."""
+    return tuple(sorted(_REGISTRY))
+
+
+def build_estimator(name: str, *, size: tuple[int, int], channels: int, seed: int = 0, **settings: Any) -> Estimator:
+    """Make an estimator with random weights.
+
+    Args:
+        name: One of `estimator_names()`.
+        size: Image height and width in pixels.
+        channels: Image channels, 1 or 3.
+        seed: Of the initial weights; torch's global generator is left alone.
+        settings: Further arguments of that estimator.
+
+    Raises:
+        InputError: There is no such estimator, or it cannot take this size.
+    """
+    if name not in _REGISTRY:
+        raise InputError(f"--estimator {name}: choose one of {', '.join(estimator_names())}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _REGISTRY[name](size, channels, **settings).to(memory_format=torch.channels_last)
+
+
+def labelled_joints(keypoints: Tensor, visibility: Tensor, weights: Tensor | None) -> Tensor:
+    """Weight of each joint in a loss, (N, 21) float32: 0 where it has no label, else its sample's weight."""
+    labelled = ((visibility >= HIDDEN) & torch.isfinite(keypoints).all(-1)).float()
+    return labelled if weights is None else labelled * weights.float()[:, None]
+
+
+def save_estimator(folder: Path, estimator: Estimator, info: Mapping[str, Any]) -> None:
+    """Write an estimator's checkpoint; `info` is JSON-able and comes back from `load_estimator`."""
+    config = {
+        "kind": KIND,
+        "name": estimator.name,
+        "size": list(estimator.size),
+        "channels": estimator.channels,
+        "settings": estimator.settings,
+        "joints": len(JOINTS),
+        "info": dict(info),
+    }
+    save_model(folder, estimator.state_dict(), config)
+
+
+def load_estimator(folder: Path | str, device: str = "cpu") -> tuple[Estimator, dict[str, Any]]:
+    """Read a checkpoint of `save_estimator`.
+
+    Returns:
+        The estimator in evaluation mode on `device`, and its info.
+
+    Raises:
+        InputError: The folder is missing, damaged, or holds something else; the message names the file.
+    """
+    folder = Path(folder)
+    tensors, config = load_model(folder, KIND)
+    try:
+        size = (int(config["size"][0]), int(config["size"][1]))
+        name, channels, settings = str(config["name"]), int(config["channels"]), dict(config["settings"])
+        info = dict(config["info"])
+        if name not in _REGISTRY:
+            raise InputError(f"{folder}: holds estimator {name!r}, this handaug knows {', '.join(estimator_names())}")
+        estimator = build_estimator(name, size=size, channels=channels, **settings)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{folder}/config.json: is damaged ({error}); train the estimator again") from error
+    load_weights(estimator, tensors, folder)
+    return estimator.to(device).eval(), info
