@@ -88,7 +88,7 @@ def test_every_option_is_explained_with_its_default(name: str) -> None:
             assert parameter.help, f"{name} {parameter.opts[0]} has no help"
             record = parameter.get_help_record(context)
             assert record is not None
-            if not parameter.is_flag and parameter.get_default(context) is not None:
+            if not parameter.is_flag and parameter.to_info_dict()["default"] is not None:
                 assert "default: " in record[1], f"{name} {parameter.opts[0]} does not show its default"
 
 
