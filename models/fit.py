@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from handaug.data_specs.errors import WorkError
@@ -35,16 +36,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit found; the estimator itself holds the weights of the best validation."""
+    """What a fit found; the estimator itself holds the weights of the best checkpoint."""
 
-    best_score: float
-    """Lowest validation score."""
-    best_step: int
-    """Steps taken when it was measured."""
-    scores: tuple[tuple[int, float], ...]
-    """(steps taken, score) of every validation."""
+    best: int
+    """Index of the checkpoint that was kept: the first of the lowest score, or the last one without validation."""
+    steps: tuple[int, ...]
+    """Steps taken at each checkpoint."""
+    validation: tuple[float, ...]
+    """Score at each checkpoint; empty without validation."""
     losses: tuple[float, ...]
-    """Mean training loss up to each validation since the one before."""
+    """Mean training loss up to each checkpoint since the one before."""
 
 
 def fit_estimator(
@@ -54,7 +55,7 @@ def fit_estimator(
     steps: int,
     lr: float = 2e-3,
     checkpoints: int = 10,
-    validate: Callable[[Estimator], float],
+    validate: Callable[[Estimator], float] | None,
     device: str = "cpu",
     precision: str = "32-true",
     label: str = "fit",
@@ -71,7 +72,8 @@ def fit_estimator(
         steps: Optimiser steps.
         lr: Highest learning rate.
         checkpoints: Validations, evenly spaced, the last one at the end.
-        validate: Score of the estimator (in evaluation mode, without gradients), lower is better.
+        validate: Score of the estimator (in evaluation mode, without gradients), lower is better. None looks at no
+            validation rows and keeps the last weights.
         device: "cpu", "cuda" or "cuda:N".
         precision: "32-true" or "bf16-mixed".
         label: Name of the progress bar.
@@ -86,59 +88,63 @@ def fit_estimator(
     fabric = one_device(device, precision)
     estimator.to(fabric.device).train()
     optimiser = torch.optim.AdamW(estimator.parameters(), lr=lr, weight_decay=1e-4)
-    warm_up = max(1, steps // 20)
-    looks = {round(steps * (i + 1) / checkpoints) for i in range(checkpoints)}
-    scores: list[tuple[int, float]] = []
+    looks = [round(steps * (i + 1) / checkpoints) for i in range(checkpoints)]
+    scores: list[float] = []
     losses: list[float] = []
     best: dict[str, Tensor] = {}
-    total, since = torch.zeros((), device=fabric.device), 0
-    source = iter(batches)
+    total, source = torch.zeros((), device=fabric.device), iter(batches)
     with progress.task(label, total=steps, unit="steps") as advance:
         for step in range(steps):
             for group in optimiser.param_groups:
-                group["lr"] = lr * _schedule(step, steps, warm_up)
+                group["lr"] = lr * _schedule(step, steps)
             batch = next(source, None)
             if batch is None:
                 raise ValueError(f"the batches ran out after {step} of {steps} steps")
-            images = fabric.to_device(batch.images)
-            images = (images.float() / 255.0 if images.dtype == torch.uint8 else images.float()).contiguous(
-                memory_format=torch.channels_last
-            )
-            with fabric.autocast():
-                output = estimator(images)
-            weights = None if batch.weights is None else fabric.to_device(batch.weights)
-            keypoints, visibility = fabric.to_device(batch.keypoints), fabric.to_device(batch.visibility)
-            loss = estimator.loss(output, keypoints, visibility, weights)
-            optimiser.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
-            optimiser.step()
-            total, since = total + loss.detach(), since + 1
+            total = total + _step(estimator, optimiser, fabric, batch)
             advance(1)
-            if step + 1 in looks:
-                losses.append(float(total) / since)
-                if not math.isfinite(losses[-1]):
-                    raise WorkError(f"{label}: the loss is not finite before step {step + 1}; lower the learning rate")
-                total, since = torch.zeros_like(total), 0
-                score = _validate(estimator, validate)
-                if not best or score < min(s for _, s in scores):
+            if step + 1 != looks[len(losses)]:
+                continue
+            losses.append(float(total) / (step + 1 - (looks[len(losses) - 1] if losses else 0)))
+            if not math.isfinite(losses[-1]):
+                raise WorkError(f"{label}: the loss is not finite before step {step + 1}; lower the learning rate")
+            total = torch.zeros_like(total)
+            if validate is not None:
+                scores.append(_score(estimator, validate))
+                if scores[-1] < min(scores[:-1], default=math.inf) or not best:
                     best = {name: tensor.detach().clone() for name, tensor in estimator.state_dict().items()}
-                scores.append((step + 1, score))
-    estimator.load_state_dict(best)
+    if best:
+        estimator.load_state_dict(best)
     estimator.eval()
-    best_step, best_score = min(scores, key=lambda pair: pair[1])
-    return FitResult(best_score, best_step, tuple(scores), tuple(losses))
+    kept = scores.index(min(scores)) if scores else checkpoints - 1
+    return FitResult(kept, tuple(looks), tuple(scores), tuple(losses))
 
 
-def _schedule(step: int, steps: int, warm_up: int) -> float:
+def _step(estimator: Estimator, optimiser: torch.optim.Optimizer, fabric: Fabric, batch: Batch) -> Tensor:
+    """One optimiser step; returns the loss without waiting for the device."""
+    images = fabric.to_device(batch.images)
+    scaled = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+    with fabric.autocast():
+        output = estimator(scaled.contiguous(memory_format=torch.channels_last))
+    weights = None if batch.weights is None else fabric.to_device(batch.weights)
+    keypoints, visibility = fabric.to_device(batch.keypoints), fabric.to_device(batch.visibility)
+    loss = estimator.loss(output, keypoints, visibility, weights)
+    optimiser.zero_grad(set_to_none=True)
+    fabric.backward(loss)
+    torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
+    optimiser.step()
+    return loss.detach()
+
+
+def _schedule(step: int, steps: int) -> float:
     """Share of the highest learning rate at `step` (from 0)."""
+    warm_up = max(1, steps // 20)
     if step < warm_up:
         return (step + 1) / warm_up
     done = (step - warm_up) / max(1, steps - warm_up)
     return 0.01 + 0.99 * (1.0 + math.cos(math.pi * done)) / 2.0
 
 
-def _validate(estimator: Estimator, validate: Callable[[Estimator], float]) -> float:
+def _score(estimator: Estimator, validate: Callable[[Estimator], float]) -> float:
     estimator.eval()
     with torch.no_grad():
         score = float(validate(estimator))

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.joints import JOINTS
 from handaug.data_specs.schema import HIDDEN
 from handaug.models.checkpoint import load_model, load_weights, save_model
 
@@ -98,14 +97,13 @@ def estimator_names() -> tuple[str, ...]:
     return tuple(sorted(_REGISTRY))
 
 
-def build_estimator(name: str, *, size: tuple[int, int], channels: int, seed: int = 0, **settings: Any) -> Estimator:
-    """Make an estimator with random weights.
+def build_estimator(name: str, *, size: tuple[int, int], channels: int, **settings: Any) -> Estimator:
+    """Make an estimator with random weights, drawn from torch's global generator.
 
     Args:
         name: One of `estimator_names()`.
         size: Image height and width in pixels.
         channels: Image channels, 1 or 3.
-        seed: Of the initial weights; torch's global generator is left alone.
         settings: Further arguments of that estimator.
 
     Raises:
@@ -113,9 +111,7 @@ def build_estimator(name: str, *, size: tuple[int, int], channels: int, seed: in
     """
     if name not in _REGISTRY:
         raise InputError(f"--estimator {name}: choose one of {', '.join(estimator_names())}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _REGISTRY[name](size, channels, **settings).to(memory_format=torch.channels_last)
+    return _REGISTRY[name](size, channels, **settings).to(memory_format=torch.channels_last)
 
 
 def labelled_joints(keypoints: Tensor, visibility: Tensor, weights: Tensor | None) -> Tensor:
@@ -128,11 +124,10 @@ def save_estimator(folder: Path, estimator: Estimator, info: Mapping[str, Any]) 
     """Write an estimator's checkpoint; `info` is JSON-able and comes back from `load_estimator`."""
     config = {
         "kind": KIND,
-        "name": estimator.name,
+        "estimator": estimator.name,
         "size": list(estimator.size),
         "channels": estimator.channels,
         "settings": estimator.settings,
-        "joints": len(JOINTS),
         "info": dict(info),
     }
     save_model(folder, estimator.state_dict(), config)
@@ -151,8 +146,8 @@ def load_estimator(folder: Path | str, device: str = "cpu") -> tuple[Estimator, 
     tensors, config = load_model(folder, KIND)
     try:
         size = (int(config["size"][0]), int(config["size"][1]))
-        name, channels, settings = str(config["name"]), int(config["channels"]), dict(config["settings"])
-        info = dict(config["info"])
+        name, channels = str(config["estimator"]), int(config["channels"])
+        settings, info = dict(config.get("settings", {})), dict(config.get("info", {}))
         if name not in _REGISTRY:
             raise InputError(f"{folder}: holds estimator {name!r}, this handaug knows {', '.join(estimator_names())}")
         estimator = build_estimator(name, size=size, channels=channels, **settings)
