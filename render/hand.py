@@ -240,7 +240,7 @@ class HandModel:
     ) -> NDArray[np.float64]:
         weights = self._a["weights"]
         blend = (weights @ rotation.reshape(-1, 9)).reshape(-1, 3, 3)
-        return np.einsum("vij,vj->vi", blend, rest.vertices) + weights @ translation
+        return np.asarray(np.einsum("vij,vj->vi", blend, rest.vertices) + weights @ translation)
 
     def _joints(
         self, rest: RestHand, rotation: NDArray[np.float64], translation: NDArray[np.float64]

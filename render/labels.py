@@ -33,7 +33,7 @@ class Raster:
     def labels(self, face_label: NDArray[Any], background: int) -> NDArray[np.uint8]:
         """(H, W) uint8: `face_label[face]`, and `background` where nothing was hit."""
         padded = np.append(np.asarray(face_label, np.uint8), np.uint8(background))
-        return padded[self.face]
+        return np.asarray(padded[self.face])
 
 
 def triangles_of(quads: NDArray[np.integer[Any]]) -> NDArray[np.intp]:

@@ -75,7 +75,7 @@ class HandPose:
         """A pose from named angles in degrees; those not named are zero.
 
         Example:
-            >>> float(HandPose.from_degrees(index_pip_flexion=90)["index_pip_flexion"].round(3))
+            >>> round(HandPose.from_degrees(index_pip_flexion=90)["index_pip_flexion"], 3)
             1.571
         """
         unknown = set(degrees) - set(ANGLES)
@@ -83,8 +83,8 @@ class HandPose:
             raise InputError(f"unknown angle {sorted(unknown)[0]}; known: {', '.join(ANGLES)}")
         return cls(np.radians([degrees.get(name, 0.0) for name in ANGLES]))
 
-    def __getitem__(self, name: str) -> np.float64:
-        return self.angles[_INDEX[name]]
+    def __getitem__(self, name: str) -> float:
+        return float(self.angles[_INDEX[name]])
 
     def rotations(self, rest: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.float64]]:
         """Rotation of each moving bone against the kindl's rest pose, in the bone's own axes.

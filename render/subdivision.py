@@ -74,7 +74,7 @@ def catmull_clark(
 
 
 def _incidence(
-    rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, int], value: float = 1.0
+    rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int], value: float = 1.0
 ) -> sp.csr_matrix:
     return sp.coo_matrix((np.full(len(rows), value), (rows, columns)), shape).tocsr()
 

@@ -52,7 +52,7 @@ def place_hand(
     joints = np.asarray(posed.joints, np.float64)
     while True:
         rotation = _uniform_rotation(rng)
-        translation = _fit(joints @ rotation.T, float(camera[0, 0]), camera[:2, 2], target, fill * side)
+        translation = _fit(joints @ rotation.T, float(camera[0, 0]), camera[:2, 2].astype(np.float64), target, fill * side)
         wrist, elbow = (rotation @ np.asarray(point, np.float64) + translation for point in (joints[0], posed.elbow))
         arm = elbow - wrist
         cosine = -(arm @ wrist) / (np.linalg.norm(arm) * np.linalg.norm(wrist))
