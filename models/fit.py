@@ -20,18 +20,9 @@ from handaug.models.fabric import one_device
 __all__ = ["Batch", "FitResult", "fit_estimator", "predict_keypoints"]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Training samples."""
-
-    images: Tensor
-    """(N, C, H, W), uint8, or float in [0, 1]."""
-    keypoints: Tensor
-    """(N, 21, 2) pixels."""
-    visibility: Tensor
-    """(N, 21), 0 not labelled."""
-    weights: Tensor | None = None
-    """(N,) weight of each sample; all 1 by default."""
+Batch = tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, Tensor]
+"""Images (N, C, H, W), uint8 or float in [0, 1]; keypoints (N, 21, 2) pixels; visibility (N, 21), 0 not labelled;
+and, if it has four parts, the weight of each sample (N,)."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +112,12 @@ def fit_estimator(
 
 def _step(estimator: Estimator, optimiser: torch.optim.Optimizer, fabric: Fabric, batch: Batch) -> Tensor:
     """One optimiser step; returns the loss without waiting for the device."""
-    images = fabric.to_device(batch.images)
+    images, keypoints, visibility, *weights = (fabric.to_device(part) for part in batch)
     scaled = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
     with fabric.autocast():
         output = estimator(scaled.contiguous(memory_format=torch.channels_last))
-    weights = None if batch.weights is None else fabric.to_device(batch.weights)
-    keypoints, visibility = fabric.to_device(batch.keypoints), fabric.to_device(batch.visibility)
-    loss = estimator.loss(output, keypoints, visibility, weights)
+    # The user's own estimators need not know sample weights unless the batches have them.
+    loss = estimator.loss(output, keypoints, visibility, *weights)
     optimiser.zero_grad(set_to_none=True)
     fabric.backward(loss)
     torch.nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
