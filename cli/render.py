@@ -1,0 +1,89 @@
+"""`handaug render`: paired hands, drawn by Blender."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from handaug.cli.common import (
+    FOLDER,
+    OUT_FILE,
+    RichProgress,
+    Workspace,
+    debug_option,
+    overwrite_option,
+    seed_option,
+    workers_option,
+    workspace_option,
+)
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("out", required=False, type=OUT_FILE)
+@click.option(
+    "--poses", metavar="N", type=int, default=2000, help="Poses; each is drawn in every one of its appearances."
+)
+@click.option(
+    "--appearances", metavar="K", type=int, default=2, help="Images of each pose, each in another appearance."
+)
+@click.option(
+    "--appearance-pool",
+    metavar="M",
+    type=int,
+    default=500,
+    help="Appearances (lighting, skin, background, camera) that the poses share; few poses use fewer.",
+)
+@click.option("--size", metavar="S", type=int, default=64, help="Side of the square images in pixels, 16 to 1024.")
+@click.option("--channels", metavar="mono|rgb", default="mono", help="mono: a headset's grey camera; rgb: sRGB.")
+@click.option(
+    "--quality", metavar="draft|standard|high", default="standard", help="4, 8 or 32 light paths per pixel, denoised."
+)
+@click.option("--hands", metavar="right|left|both", default="both", help="Which hands; both: half of each.")
+@click.option("--depth", is_flag=True, help="Store depth images (metres).")
+@click.option(
+    "--backgrounds", metavar="DIR", type=FOLDER, help="Images to stand behind the hands.  [default: the panoramas]"
+)
+@click.option(
+    "--hdris", metavar="DIR", type=FOLDER, help="Panoramas (.exr, .hdr) that light them.  [default: Blender's eight]"
+)
+@seed_option
+@workers_option
+@click.option(
+    "--scheduler",
+    metavar="ADDR",
+    help="Use the Dask cluster of this scheduler (tcp://host:8786 or a scheduler file) in place of --workers; "
+    "its workers must see OUT's folder.",
+)
+@workspace_option
+@overwrite_option
+@debug_option
+def command(
+    out: Path | None,
+    workspace: Workspace,
+    workers: int | None,
+    scheduler: str | None,
+    overwrite: bool,
+    hdris: Path | None,
+    backgrounds: Path | None,
+    **options: Any,
+) -> None:
+    """Render paired hands with exact labels to OUT, the workspace's renders.h5 by default.
+
+    Each pose is drawn in K appearances from a shared pool; train, val and test (80/10/10) share neither poses nor
+    appearances. Beside OUT lies a contact sheet (.png). A run that was stopped goes on with the same command.
+    """
+    from handaug.render.config import RenderConfig
+    from handaug.render.job import render_dataset
+
+    config = RenderConfig(
+        **options,
+        hdris=str(hdris) if hdris else None,
+        backgrounds=str(backgrounds) if backgrounds else None,
+    )
+    place = out or workspace.renders
+    render_dataset(
+        config, place, workers=workers, scheduler=scheduler, overwrite=overwrite, progress=(shown := RichProgress())
+    )
+    shown.note(f"Done: {place} and its contact sheet {place.with_suffix('.png')}.")

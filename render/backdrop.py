@@ -1,0 +1,97 @@
+"""What stands behind the hand: a part of the panorama or a user's image, fixed in the camera's frame."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.ndimage import gaussian_filter
+
+from handaug.data_specs.errors import InputError
+from handaug.render.lighting import Light, look_up, rotation_matrix
+from handaug.render.scene import Appearance
+
+__all__ = ["IMAGE_SUFFIXES", "PANORAMA_SUFFIXES", "backdrop", "image_files", "load_background"]
+
+Floats = NDArray[np.float32]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PANORAMA_SUFFIXES = (".exr", ".hdr")
+
+
+def image_files(folder: Path, flag: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a folder with one of these suffixes, by name.
+
+    Raises:
+        InputError: It has none; the message names `flag`.
+    """
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes) if folder.is_dir() else []
+    if not found:
+        raise InputError(f"{flag} {folder}: no {', '.join(suffixes)} file there, name a folder that has some")
+    return found
+
+
+def load_background(path: Path, *, longest: int = 1024) -> Floats:
+    """(H, W, 3) linear, from an image file, at most `longest` pixels wide and high."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+            image.thumbnail((longest, longest), Image.Resampling.BOX)
+            stored = np.asarray(image, np.float32) / 255
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(f"--backgrounds {path}: not a readable image, remove or replace it") from error
+    linear = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+    return np.asarray(linear, np.float32)
+
+
+def backdrop(appearance: Appearance, light: Light, panorama: Floats, image: Floats | None, size: int) -> Floats:
+    """The picture behind the hand.
+
+    It is the same for each pose that wears the appearance: a part of the panorama is drawn with a field of view of
+    the appearance's own and not with the pose's intrinsics.
+
+    Args:
+        appearance: Whose backdrop.
+        light: Its measured light.
+        panorama: (H, W, 3) linear, first row up.
+        image: (h, w, 3) linear; the user's background, None for the panorama.
+        size: Side of the result in pixels.
+
+    Returns:
+        (size, size, 3) linear, exposed: 1 is full scale.
+    """
+    back = appearance.backdrop
+    picture = _window(appearance, light, panorama, size) if image is None else _crop(image, back.crop, size)
+    picture = np.minimum(picture * back.gain, 8.0)
+    if back.blur > 0:
+        picture = gaussian_filter(picture, (back.blur * size, back.blur * size, 0), mode="nearest")
+    return np.asarray(picture, np.float32)
+
+
+def _window(appearance: Appearance, light: Light, panorama: Floats, size: int) -> NDArray[np.float64]:
+    fine = 2 * size  # 2 x 2 samples per pixel against sparkle
+    half = math.tan(appearance.backdrop.field_of_view / 2)
+    x = ((np.arange(fine) + 0.5) / fine * 2 - 1) * half
+    rays = np.stack(
+        [np.broadcast_to(x, (fine, fine)), np.broadcast_to(x[:, None], (fine, fine)), np.ones((fine, fine))], -1
+    )
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    seen = look_up(panorama, rays @ rotation_matrix(appearance.rotation).T)
+    seen = seen.reshape(size, 2, size, 2, 3).mean((1, 3))
+    return np.asarray(seen * light.environment_strength * light.exposure * np.array(light.balance))
+
+
+def _crop(image: Floats, crop: tuple[float, float, float], size: int) -> NDArray[np.float64]:
+    height, width = image.shape[:2]
+    side = max(1.0, crop[2] * min(height, width))
+    left, top = crop[0] * (width - side), crop[1] * (height - side)
+    bands = [
+        np.asarray(
+            Image.fromarray(image[..., c]).resize(
+                (size, size), Image.Resampling.BOX, (left, top, left + side, top + side)
+            ),
+            np.float64,
+        )
+        for c in range(3)
+    ]
+    return np.stack(bands, -1)

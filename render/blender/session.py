@@ -1,0 +1,284 @@
+"""One Blender, one scene, kept for the life of the process: a hand and an appearance in, linear light out.
+
+What makes it fast (measured on two cores, 64 px): the environment's importance map is set by hand to the size of the
+panorama (AUTOMATIC rebuilds a 4096 px map, 1.3 s, at each change); panoramas are averaged down to 256 px, since a map
+smaller than its picture misses small lamps; one mesh is refilled, never replaced; data persists between renders;
+passes are read from the engine without a file; OIDN runs at FAST with no prefilter. Blender's own threads spin when
+there are more of them than cores: the process must be pinned to one core before this module is imported
+(`handaug.render.worker` does).
+
+With persistent data Cycles ignores changes of its own settings (samples, seed) until `scene.update_tag()`.
+"""
+
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+from cycles import CyclesRender, engine
+from mathutils import Quaternion, Vector
+from numpy.typing import NDArray
+
+from handaug.data_specs.errors import InputError, WorkError
+from handaug.render.backdrop import PANORAMA_SUFFIXES, image_files
+from handaug.render.blender.camera import add_camera, aim_camera, to_blender
+from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMaterial
+from handaug.render.lighting import Light
+from handaug.render.scene import Appearance, HandScene
+from handaug.render.surface import Surface
+
+__all__ = ["BlenderSession", "panorama_files"]
+
+Floats = NDArray[np.float32]
+_MAP = 256
+"""Width of the lighting panorama and of its importance map."""
+_FINE = 1024
+"""Widest panorama kept for the backdrop."""
+_KEPT = 24
+"""Panoramas kept in memory."""
+_LAMPS = 2
+_passes: dict[str, Floats] = {}
+
+
+def _render_and_keep(self: Any, depsgraph: Any) -> None:
+    engine.render(self, depsgraph)
+    result = self.get_result()
+    for layer in result.layers:
+        for found in layer.passes:
+            values = np.empty(result.resolution_x * result.resolution_y * found.channels, np.float32)
+            found.rect.foreach_get(values)
+            _passes[found.name] = values.reshape(result.resolution_y, result.resolution_x, found.channels)[::-1].copy()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Blender's C code prints to file descriptor 1; send that to nowhere."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def panorama_files(folder: str | None) -> list[Path]:
+    """The panoramas of a folder, or those that come with Blender, by name.
+
+    Raises:
+        InputError: The folder has none.
+    """
+    place = Path(folder) if folder else Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
+    return image_files(place, "--hdris", PANORAMA_SUFFIXES)
+
+
+class BlenderSession:
+    """The scene. There is one Blender in a process: make one session in a process and keep it.
+
+    Args:
+        surface: The mesh and what its parts are.
+        hdris: Folder of panoramas, None for Blender's.
+        passes: Further passes to read, of `z`, `object_index`.
+    """
+
+    def __init__(self, surface: Surface, *, hdris: str | None = None, passes: tuple[str, ...] = ()) -> None:
+        CyclesRender.render = _render_and_keep
+        with _quiet():
+            bpy.ops.wm.read_factory_settings(use_empty=True)
+        self.scene = bpy.context.scene
+        self._set_up_engine()
+        layer = bpy.context.view_layer
+        for name in passes:
+            setattr(layer, f"use_pass_{name}", True)
+        self.camera = add_camera(self.scene)
+        self._skin = SkinMaterial()
+        self._mesh = _mesh(surface)
+        self._mesh.materials.append(self._skin.material)
+        self.hand = bpy.data.objects.new("hand", self._mesh)
+        self.hand.pass_index = 1
+        self.scene.collection.objects.link(self.hand)
+        self._lamps = [self._add_lamp(k) for k in range(_LAMPS)]
+        self._add_world()
+        self._files = panorama_files(hdris)
+        self._panoramas: OrderedDict[int, tuple[Any, Floats]] = OrderedDict()
+
+    @property
+    def environments(self) -> int:
+        """How many panoramas there are."""
+        return len(self._files)
+
+    def panorama(self, number: int) -> Floats:
+        """(H, W, 3) linear, first row up, at most 1024 px wide."""
+        return self._panorama(number)[1]
+
+    def render(self, hand: HandScene, appearance: Appearance, light: Light, *, samples: int, seed: int) -> Floats:
+        """Draw the hand alone, on nothing.
+
+        Args:
+            hand: Posed hand and camera.
+            appearance: Panorama, lamps and skin.
+            light: Their strengths, as measured.
+            samples: Per pixel.
+            seed: Of the path tracer, 0..2^31-1.
+
+        Returns:
+            (size, size, 4) radiance, premultiplied by alpha, not exposed.
+        """
+        self._place(hand)
+        self._light(appearance, light, hand.centre)
+        self._skin.wear(appearance.skin)
+        return self.shoot(samples, seed)["Combined"]
+
+    def shoot(self, samples: int, seed: int, *, denoise: bool = True) -> dict[str, Floats]:
+        """Render the scene as it stands; returns each pass as (H, W, channels), first row up."""
+        cycles = self.scene.cycles
+        cycles.samples, cycles.seed, cycles.use_denoising = samples, seed, denoise
+        self.scene.update_tag()
+        _passes.clear()
+        with _quiet():
+            bpy.ops.render.render()
+        if "Combined" not in _passes:
+            raise WorkError("Blender drew nothing: run `handaug doctor`")
+        return dict(_passes)
+
+    def _place(self, hand: HandScene) -> None:
+        aim_camera(self.scene, hand.intrinsics, hand.size)
+        vertices = to_blender(hand.vertices)
+        if hand.left:
+            # A mirrored hand has its faces inside out. Cycles turns them back for an object of negative scale.
+            vertices = vertices * np.array([-1, 1, 1], np.float32)
+        sign = -1.0 if hand.left else 1.0
+        if self.hand.scale[0] != sign:
+            self.hand.scale = (sign, 1, 1)
+        self._mesh.vertices.foreach_set("co", np.ascontiguousarray(vertices, np.float32).ravel())
+        self._mesh.update()
+
+    def _light(self, appearance: Appearance, light: Light, centre: tuple[float, float, float]) -> None:
+        self._environment.image = self._panorama(appearance.environment)[0]
+        self._strength.default_value = light.environment_strength
+        # Blender's world direction -> camera's frame (half a turn about x) -> panorama.
+        turn = Quaternion(appearance.rotation) @ Quaternion((0, 1, 0, 0))
+        self._turn.default_value = turn.to_euler("XYZ")
+        unit = float(centre[2])
+        middle = Vector(to_blender(np.array(centre, np.float32)))
+        for k, lamp in enumerate(self._lamps):
+            if k >= len(appearance.lamps):
+                lamp.data.energy = 0.0
+                continue
+            drawn = appearance.lamps[k]
+            direction = Vector(to_blender(np.array(drawn.direction, np.float32)))
+            lamp.location = middle + direction * (drawn.distance * unit)
+            lamp.rotation_quaternion = direction.to_track_quat("Z", "Y")
+            lamp.data.size = drawn.side * unit
+            lamp.data.color = drawn.color
+            lamp.data.energy = light.lamp_watts[k] * unit**2
+
+    def _set_up_engine(self) -> None:
+        scene = self.scene
+        scene.render.engine = "CYCLES"
+        scene.render.film_transparent = True
+        scene.render.use_persistent_data = True
+        scene.render.threads_mode, scene.render.threads = "FIXED", 1
+        scene.render.resolution_percentage = 100
+        scene.render.use_compositing = scene.render.use_sequencer = False
+        cycles = scene.cycles
+        cycles.device = "CPU"
+        cycles.use_adaptive_sampling = False
+        cycles.max_bounces = 4
+        cycles.sample_clamp_direct, cycles.sample_clamp_indirect = 20.0, 6.0
+        cycles.denoiser, cycles.denoising_quality, cycles.denoising_prefilter = "OPENIMAGEDENOISE", "FAST", "NONE"
+        cycles.denoising_use_gpu = False
+
+    def _add_lamp(self, k: int) -> Any:
+        lamp = bpy.data.objects.new(f"lamp{k}", bpy.data.lights.new(f"lamp{k}", "AREA"))
+        lamp.rotation_mode = "QUATERNION"
+        lamp.visible_camera = False
+        self.scene.collection.objects.link(lamp)
+        return lamp
+
+    def _add_world(self) -> None:
+        world = bpy.data.worlds.new("world")
+        self.scene.world = world
+        world.use_nodes = True
+        nodes, link = world.node_tree.nodes, world.node_tree.links.new
+        self._environment = nodes.new("ShaderNodeTexEnvironment")
+        self._environment.interpolation = "Linear"
+        mapping, where = nodes.new("ShaderNodeMapping"), nodes.new("ShaderNodeTexCoord")
+        mapping.vector_type = "POINT"
+        self._turn = mapping.inputs["Rotation"]
+        self._strength = nodes["Background"].inputs["Strength"]
+        link(where.outputs["Generated"], mapping.inputs["Vector"])
+        link(mapping.outputs[0], self._environment.inputs[0])
+        link(self._environment.outputs[0], nodes["Background"].inputs["Color"])
+        world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", _MAP
+
+    def _panorama(self, number: int) -> tuple[Any, Floats]:
+        if number not in self._panoramas:
+            if len(self._panoramas) >= _KEPT:
+                bpy.data.images.remove(self._panoramas.popitem(last=False)[1][0])
+            self._panoramas[number] = _load_panorama(self._files[number])
+        self._panoramas.move_to_end(number)
+        return self._panoramas[number]
+
+
+def _mesh(surface: Surface) -> Any:
+    mesh = bpy.data.meshes.new("hand")
+    mesh.vertices.add(len(surface.rest))
+    mesh.vertices.foreach_set("co", np.ascontiguousarray(surface.rest, np.float32).ravel())
+    mesh.loops.add(surface.quads.size)
+    mesh.loops.foreach_set("vertex_index", np.ascontiguousarray(surface.quads, np.int32).ravel())
+    mesh.polygons.add(len(surface.quads))
+    mesh.polygons.foreach_set("loop_start", np.arange(len(surface.quads), dtype=np.int32) * 4)
+    mesh.update(calc_edges=True)
+    mesh.shade_smooth()
+    kind = np.stack([surface.nail, surface.palm, np.zeros_like(surface.nail)], -1)
+    for name, values in ((REST_ATTRIBUTE, surface.rest), (KIND_ATTRIBUTE, kind)):
+        attribute = mesh.attributes.new(name, "FLOAT_VECTOR", "POINT")
+        attribute.data.foreach_set("vector", np.ascontiguousarray(values, np.float32).ravel())
+    return mesh
+
+
+def _load_panorama(path: Path) -> tuple[Any, Floats]:
+    """The lighting image (256 px wide, in Blender) and the pixels for the backdrop (at most 1024 px wide)."""
+    try:
+        with _quiet():
+            file = bpy.data.images.load(str(path))
+        width, height = file.size
+        if not width or not height:
+            raise RuntimeError("no pixels")
+    except RuntimeError as error:
+        raise InputError(f"--hdris {path}: not a readable panorama, remove or replace it") from error
+    pixels = np.empty(width * height * file.channels, np.float32)
+    file.pixels.foreach_get(pixels)
+    rgb = np.nan_to_num(pixels.reshape(height, width, file.channels)[::-1, :, :3], posinf=6e4, neginf=0)
+    bpy.data.images.remove(file)
+    fine = _average(rgb, min(width, _FINE))
+    coarse = _average(rgb, min(width, _MAP))
+    image = bpy.data.images.new(path.stem, coarse.shape[1], coarse.shape[0], alpha=False, float_buffer=True)
+    filled = np.ones((*coarse.shape[:2], 4), np.float32)
+    filled[..., :3] = coarse[::-1]
+    image.pixels.foreach_set(filled.ravel())
+    image.update()
+    return image, fine
+
+
+def _average(picture: Floats, width: int) -> Floats:
+    """Mean over areas, to `width` columns and half as many rows; keeps the light of lamps smaller than a pixel."""
+    columns = _averaging(picture.shape[1], width)
+    rows = _averaging(picture.shape[0], width // 2)
+    wide = np.einsum("rh,hwc->rwc", rows, picture, optimize=True)
+    return np.ascontiguousarray(np.einsum("cw,rwk->rck", columns, wide, optimize=True), np.float32)
+
+
+def _averaging(old: int, new: int) -> Floats:
+    """(new, old) matrix of overlaps of cells; rows sum to 1."""
+    edges, cells = np.arange(new + 1) * (old / new), np.arange(old)
+    over = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    return np.asarray(np.maximum(over, 0) * (new / old), np.float32)

@@ -1,0 +1,169 @@
+"""What a rendered dataset is made from: `RenderConfig`, its splits and the share-out of appearances.
+
+Everything here is a function of the config alone, so that any worker can find the rows of any pose without asking.
+
+Splits repeat in a fixed pattern of ten poses (8 train, 1 val, 1 test), interleaved so that 8 or more poses fill all
+three. Appearances are numbered 0..M-1; each split owns its own range of numbers (about 80/10/10), of which it uses a
+first part that is small enough for each appearance to be worn by at least two poses.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.schema import TEST, TRAIN, VAL
+from handaug.render.seeds import Kind, generator
+
+__all__ = ["CHANNELS", "HANDS", "MAX_SIZE", "MIN_SIZE", "QUALITIES", "RenderConfig", "Wardrobe", "split_of"]
+
+QUALITIES = {"draft": 4, "standard": 8, "high": 32}
+"""Path-traced samples per pixel of each preset; all are denoised."""
+CHANNELS = {"mono": 1, "rgb": 3}
+HANDS = ("both", "left", "right")
+MIN_SIZE, MAX_SIZE = 16, 1024
+POSES_PER_SHARD = 16
+_PATTERN = (TRAIN, TRAIN, TRAIN, VAL, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN)
+
+
+def split_of(pose: int) -> int:
+    """Split (0 train, 1 val, 2 test) of the pose with this number."""
+    return _PATTERN[pose % len(_PATTERN)]
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """A rendered dataset. Same config, same file."""
+
+    poses: int = 2000
+    """Number of poses (hand, pose and viewpoint)."""
+    appearances: int = 2
+    """Images of each pose, each with another appearance."""
+    appearance_pool: int = 500
+    """Appearances that the poses share, over all splits."""
+    size: int = 64
+    """Side of the square images in pixels."""
+    channels: str = "mono"
+    """`mono` (one channel, a headset camera) or `rgb` (sRGB)."""
+    quality: str = "standard"
+    """Preset of the renderer: `draft`, `standard` or `high`."""
+    hands: str = "both"
+    """`right`, `left` or `both` (each with probability one half)."""
+    depth: bool = False
+    """Whether depth images are stored."""
+    seed: int = 0
+    """Seed of everything."""
+    hdris: str | None = None
+    """Folder of .exr or .hdr panoramas; None: the eight that come with Blender."""
+    backgrounds: str | None = None
+    """Folder of images to stand behind the hands; None: the panorama stands there."""
+
+    def __post_init__(self) -> None:
+        _at_least(self.poses, 1, "--poses")
+        _at_least(self.appearances, 1, "--appearances")
+        _at_least(self.seed, 0, "--seed")
+        if not MIN_SIZE <= self.size <= MAX_SIZE:
+            raise InputError(f"--size {self.size}: choose {MIN_SIZE} to {MAX_SIZE} pixels")
+        for flag, value, allowed in (
+            ("--channels", self.channels, tuple(CHANNELS)),
+            ("--quality", self.quality, tuple(QUALITIES)),
+            ("--hands", self.hands, HANDS),
+        ):
+            if value not in allowed:
+                raise InputError(f"{flag} {value}: choose one of {', '.join(allowed)}")
+        if self.appearance_pool < 3 * self.appearances:
+            raise InputError(
+                f"--appearance-pool {self.appearance_pool} is too small for --appearances {self.appearances}: train, "
+                f"val and test need that many each, give --appearance-pool {3 * self.appearances} or more"
+            )
+        for flag, folder in (("--hdris", self.hdris), ("--backgrounds", self.backgrounds)):
+            if folder is not None and not Path(folder).is_dir():
+                raise InputError(f"{flag} {folder}: no such folder, name a folder of images")
+
+    @property
+    def rows(self) -> int:
+        """Number of images."""
+        return self.poses * self.appearances
+
+    @property
+    def samples(self) -> int:
+        """Path-traced samples per pixel."""
+        return QUALITIES[self.quality]
+
+    @property
+    def n_channels(self) -> int:
+        """Channels stored: 1 or 3."""
+        return CHANNELS[self.channels]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards the job is cut into."""
+        return -(-self.poses // POSES_PER_SHARD)
+
+    def shard_poses(self, shard: int) -> range:
+        """The poses of one shard."""
+        return range(shard * POSES_PER_SHARD, min(self.poses, (shard + 1) * POSES_PER_SHARD))
+
+    @cached_property
+    def wardrobe(self) -> "Wardrobe":
+        """Which appearances each pose wears."""
+        return Wardrobe(self)
+
+    def to_json(self) -> str:
+        """One line that `from_mapping(json.loads(...))` reads back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "RenderConfig":
+        """The config with these values; unknown keys are left out."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+
+def _at_least(value: int, least: int, flag: str) -> None:
+    if value < least:
+        raise InputError(f"{flag} {value}: give {least} or more")
+
+
+class Wardrobe:
+    """Which appearances each pose wears.
+
+    A split with n poses, K appearances each, uses a pool of P <= n K / 2 appearances, P a multiple of K. The j-th
+    pose of the split takes block j of K from a seeded permutation of the pool; when the P / K blocks are used up, the
+    next permutation begins. So a pose never wears an appearance twice, uses differ by at most one round, and (since n
+    >= 2 P / K) each appearance of the pool is worn by at least two poses, unless a split has fewer than two.
+    """
+
+    def __init__(self, config: RenderConfig) -> None:
+        self._config = config
+        k, small = config.appearances, max(config.appearances, config.appearance_pool // 10)
+        owned = {TRAIN: config.appearance_pool - 2 * small, VAL: small, TEST: small}
+        self._pools: dict[int, range] = {}
+        start = 0
+        for split, own in owned.items():
+            poses = self._poses_before(split, config.poses)
+            used = min(own, max(k, poses * k // 2)) // k * k
+            self._pools[split] = range(start, start + used)
+            start += own
+
+    @staticmethod
+    def _poses_before(split: int, pose: int) -> int:
+        whole, rest = divmod(pose, len(_PATTERN))
+        return whole * _PATTERN.count(split) + _PATTERN[:rest].count(split)
+
+    def pool(self, split: int) -> range:
+        """Numbers of the appearances this split uses."""
+        return self._pools[split]
+
+    def worn_by(self, pose: int) -> tuple[int, ...]:
+        """Numbers of the K appearances of one pose, all different."""
+        split = split_of(pose)
+        pool, k = self._pools[split], self._config.appearances
+        turn, block = divmod(self._poses_before(split, pose), len(pool) // k)
+        order: NDArray[np.int64] = generator(self._config.seed, Kind.ASSIGNMENT, split, turn).permutation(len(pool))
+        return tuple(pool[int(i)] for i in order[block * k : (block + 1) * k])

@@ -1,0 +1,162 @@
+"""The render job: check, cut into shards, let workers write them, assemble.
+
+A shard is written whole by the worker that rendered it and gets its name only when it is complete, so the job may be
+killed at any moment and goes on with the shards that are missing; the parent only hands out numbers, so its memory
+does not grow with N.
+"""
+
+import importlib.util
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handaug.data_specs.draw import contact_sheet, save_png
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.partial import PartialOutput
+from handaug.data_specs.progress import SILENT, Progress
+from handaug.data_specs.reader import HandDataset
+from handaug.render.anny_extract import cache_path
+from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, image_files
+from handaug.render.config import RenderConfig
+from handaug.render.hand import HandModel
+from handaug.render.pool import connect_dask, default_workers, run_dask, run_local
+
+__all__ = ["expected_seconds", "render_dataset"]
+
+
+def render_dataset(
+    config: RenderConfig,
+    out: Path,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> Path:
+    """Render a dataset.
+
+    The file is a function of the config: workers, scheduler and interruptions change nothing.
+
+    Args:
+        config: What to render.
+        out: The HDF5 file. If it is there with this config, nothing is done; unfinished work is resumed.
+        workers: Processes on this machine; None: one per core.
+        scheduler: Address of a Dask scheduler to use in place of local processes.
+        overwrite: Whether an output of another config may be replaced.
+        progress: Shows what is done.
+
+    Returns:
+        `out`. Beside it lies a contact sheet, `OUT.stem + ".png"`.
+
+    Raises:
+        InputError: Arguments, folders or the place of the output are wrong, Blender is not installed, or no scheduler
+        answers. WorkError: A worker died or the disk is full; what is finished is kept.
+    """
+    out = Path(out)
+    if workers is not None and scheduler is not None:
+        raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
+    recorded = _recorded(config)
+    work = PartialOutput.open(out, recorded, overwrite=overwrite)
+    if work is None:
+        progress.note(f"{out} is complete already; nothing to do.")
+        return out
+    try:
+        _check_blender()
+        _prepare_hand(progress)
+        cluster = connect_dask(scheduler) if scheduler is not None else None
+        with cluster or nullcontext():
+            _render_shards(config, work, workers, cluster, progress)
+    except (InputError, KeyboardInterrupt):
+        if not any(work.shard(shard).exists() for shard in range(config.shards)):
+            work.remove()  # nothing to resume: leave no trace, and no claim on the name
+        raise
+    work.assemble(config.shards, seed=config.seed, progress=progress)
+    _draw_sheet(out, config)
+    return out
+
+
+def _render_shards(
+    config: RenderConfig, work: PartialOutput, workers: int | None, cluster: Any | None, progress: Progress
+) -> None:
+    """Make those shards that are not there yet."""
+    images = [len(config.shard_poses(shard)) * config.appearances for shard in range(config.shards)]
+    missing = [shard for shard in range(config.shards) if not work.is_done(shard)]
+    left = sum(images[shard] for shard in missing)
+    crew = min(workers or default_workers(), len(missing))
+    if missing and cluster is None:
+        progress.note(_forecast(config, left, crew))
+    with progress.task("render", config.rows, "images") as advance:
+        advance(config.rows - left)
+        todo = ((shard, work.shard(shard)) for shard in missing)
+        if cluster is not None:
+            run_dask(config, todo, cluster, advance)
+        else:
+            run_local(config, todo, work.folder, crew, advance)
+
+
+def expected_seconds(config: RenderConfig, images: int, workers: int) -> float:
+    """About how long rendering takes, from rates measured on one core of a 2020s server CPU
+    (`benchmarks/render_speed.py`)."""
+    pixels = config.size**2
+    per_image = 0.018 + pixels * (1.1e-6 * config.samples + 3e-6)
+    return 6 + images * per_image / workers
+
+
+def _forecast(config: RenderConfig, images: int, workers: int) -> str:
+    seconds = expected_seconds(config, images, workers)
+    span = (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+    return (
+        f"Rendering {images:,} images of {config.size} px ({config.poses:,} poses x {config.appearances}), "
+        f"{workers} worker{'s' * (workers > 1)}: about {span}."
+    )
+
+
+def _recorded(config: RenderConfig) -> dict[str, Any]:
+    """What the file stores as its config. Names and lengths of the user's pictures belong to it: other pictures,
+    another dataset."""
+    recorded: dict[str, Any] = {"command": "render", **asdict(config)}
+    for key, suffixes in (("hdris", PANORAMA_SUFFIXES), ("backgrounds", IMAGE_SUFFIXES)):
+        folder = recorded[key]
+        if folder is not None:
+            files = image_files(Path(folder), f"--{key}", suffixes)
+            recorded[f"{key}_files"] = [[p.name, p.stat().st_size] for p in files]
+    return recorded
+
+
+def _check_blender() -> None:
+    if importlib.util.find_spec("bpy") is None:
+        raise InputError(
+            'Blender (the Python package bpy) is not installed: use Python 3.11 and pip install "handaug[render]"'
+        )
+
+
+def _prepare_hand(progress: Progress) -> None:
+    """Make the cached hand model before workers ask for it all at once."""
+    if not cache_path().exists():
+        progress.note("Preparing the hand model, once for this machine: about a minute.")
+        HandModel.load()
+
+
+def _draw_sheet(out: Path, config: RenderConfig, poses: int = 12) -> None:
+    """Pairs side by side, plain and with keypoints, taken evenly from the whole file."""
+    chosen = np.unique(np.linspace(0, config.poses - 1, poses).astype(int))
+    shown = min(config.appearances, 4)
+    rows = (chosen[:, None] * config.appearances + np.arange(shown)).ravel()
+    data = HandDataset(out, rows=rows)
+    sheet = contact_sheet(
+        data.read("images"),
+        data.read("keypoints_2d"),
+        data.read("visibility"),
+        columns=shown * (8 // shown),
+        scale=max(1, round(160 / config.size)),
+    )
+    save_png(out.with_suffix(".png"), sheet)

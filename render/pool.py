@@ -1,0 +1,271 @@
+"""Shards on worker processes of this machine, or on a Dask cluster. Which one, and how many, changes no byte of the
+result."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from handaug.data_specs.errors import InputError, WorkError
+from handaug.render.config import RenderConfig
+
+__all__ = ["WorkerProcess", "connect_dask", "default_workers", "run_dask", "run_local"]
+
+Shard = tuple[int, Path]
+Done = Callable[[int], None]
+
+_RECYCLE_IMAGES = 20_000
+"""A worker is replaced after this many images. No leak is known (flat over 1,500 frames)."""
+_WORKER_BYTES = 700 << 20
+"""Memory a worker needs."""
+
+
+def default_workers() -> int:
+    """One for each core this process may use, as far as memory allows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, memory // _WORKER_BYTES))
+
+
+class WorkerProcess:
+    """The caller's end of one `handaug.render.worker`.
+
+    Args:
+        config: What it renders.
+        log: File that takes what it and Blender print; None: nowhere.
+        die_with_parent: Whether the kernel shall kill it together with the thread that starts it (the end of its
+            standard input ends it in any case).
+    """
+
+    def __init__(self, config: RenderConfig, log: Path | None = None, *, die_with_parent: bool = True) -> None:
+        environment = dict(os.environ)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment[name] = "1"
+        self.log = log
+        self.images = 0
+        self._config = config
+        self._shard = -1
+        with open(log or os.devnull, "ab") as printed:
+            # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its workers.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "handaug.render.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=printed,
+                env=environment,
+                start_new_session=True,
+            )
+        self._send({"config": asdict(config), "die_with_parent": die_with_parent})
+
+    def fileno(self) -> int:
+        """Readable when an answer is there, or the end."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def start(self, shard: Shard) -> None:
+        """Begin a shard."""
+        self._shard = shard[0]
+        self._send({"shard": shard[0], "path": str(shard[1])})
+
+    def finish(self) -> int:
+        """Wait for the shard begun; returns its images.
+
+        Raises:
+            InputError: It cannot work here (a missing library, an unreadable panorama).
+            WorkError: It died, or failed.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise WorkError(self._obituary())
+        reply = json.loads(line)
+        if "error" in reply:
+            raise _rebuild(reply["error"], reply["message"])
+        images = len(self._config.shard_poses(self._shard)) * self._config.appearances
+        self.images += images
+        return images
+
+    def end(self) -> None:
+        """Kill it; what it was writing is left as a partial shard and made again by the next run."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        # A worker that is gone shows in finish(), with its reason.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _obituary(self) -> str:
+        code = self._process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        hint = ", or with fewer --workers if memory is short" if -code == signal.SIGKILL else ""
+        log = (
+            f"; its last words are in {self.log}" if self.log and self.log.exists() and self.log.stat().st_size else ""
+        )
+        return f"a render worker died ({how}); finished shards are kept, run the same command again{hint}{log}"
+
+
+def _rebuild(kind: str, message: str) -> Exception:
+    if kind == "InputError":
+        return InputError(message)
+    if kind in ("ImportError", "ModuleNotFoundError"):
+        return InputError(f"Blender cannot start here ({message}): run `handaug doctor`, it names what to install")
+    if kind == "WorkError":
+        return WorkError(message)
+    return WorkError(f"rendering failed ({kind}: {message}); finished shards are kept, run the same command again")
+
+
+class _Crew:
+    """Worker processes that are gone when the block is left, however it is left."""
+
+    def __init__(self, config: RenderConfig, folder: Path) -> None:
+        self._config, self._folder = config, folder
+        self._members: list[WorkerProcess] = []
+
+    def hire(self) -> WorkerProcess:
+        member = WorkerProcess(self._config, self._folder / f"worker-{len(self._members)}.log")
+        self._members.append(member)
+        return member
+
+    def __enter__(self) -> "_Crew":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for member in self._members:
+            member.end()
+
+
+def run_local(config: RenderConfig, shards: Iterable[Shard], folder: Path, workers: int, done: Done) -> None:
+    """Render shards on worker processes.
+
+    Args:
+        config: What is rendered.
+        shards: Numbers and files of the shards still to do.
+        folder: For the workers' logs.
+        workers: How many processes.
+        done: Called with the number of images of each shard that is finished.
+    """
+    waiting = iter(shards)
+    with _Crew(config, folder) as crew, selectors.DefaultSelector() as ready:
+
+        def employ(worker: WorkerProcess | None) -> None:
+            shard = next(waiting, None)
+            if shard is None:
+                return
+            if worker is not None and worker.images >= _RECYCLE_IMAGES:
+                worker.end()
+                worker = None
+            worker = worker or crew.hire()
+            worker.start(shard)
+            ready.register(worker, selectors.EVENT_READ)
+
+        for _ in range(workers):
+            employ(None)
+        while ready.get_map():
+            for key, _events in ready.select():
+                worker = key.fileobj
+                assert isinstance(worker, WorkerProcess)
+                ready.unregister(worker)
+                done(worker.finish())
+                employ(worker)
+
+
+def connect_dask(address: str) -> Any:
+    """A client of a Dask cluster; closes at the end of a `with` block.
+
+    Args:
+        address: Of the scheduler, as `tcp://host:8786`, or a scheduler file.
+
+    Raises:
+        InputError: Dask is not installed, or no scheduler answers.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise InputError('--scheduler needs Dask: pip install "handaug[cluster]"') from error
+    client: Any = distributed.Client
+    try:
+        return client(scheduler_file=address) if Path(address).is_file() else client(address, timeout="5s")
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(
+            f"--scheduler {address}: no Dask scheduler answers there, start one or check the address"
+        ) from error
+
+
+def run_dask(config: RenderConfig, shards: Iterable[Shard], client: Any, done: Done) -> None:
+    """Render shards on a Dask cluster whose workers see the output folder under the same path.
+
+    Args:
+        config: What is rendered; folders it names must be there on each node.
+        shards: Numbers and files of the shards still to do.
+        client: From `connect_dask`.
+        done: Called with the number of images of each shard that is finished.
+    """
+    import distributed
+
+    waiting = iter(shards)
+    collect: Any = distributed.as_completed
+    futures = collect()
+
+    def submit() -> None:
+        shard = next(waiting, None)
+        if shard is not None:
+            path = str(shard[1].resolve())
+            futures.add(client.submit(_dask_shard, config.to_json(), shard[0], path, pure=False))
+
+    # A window instead of all at once: neither the parent's nor the scheduler's memory grows with the poses.
+    for _ in range(4 * max(1, sum(client.nthreads().values()))):
+        submit()
+    for future in futures:
+        try:
+            kind, value = future.result()
+        except (distributed.KilledWorker, distributed.CancelledError, OSError) as error:
+            raise WorkError(
+                f"--scheduler: the cluster lost a shard ({type(error).__name__}); finished shards are kept, run the "
+                "same command again"
+            ) from error
+        if kind:
+            raise _rebuild(kind, str(value))
+        done(int(value))
+        submit()
+
+
+_dask_lock = threading.Lock()
+_dask_workers: dict[str, WorkerProcess] = {}
+
+
+def _dask_shard(config_json: str, shard: int, path: str) -> tuple[str, int | str]:
+    """One shard, in a Dask worker: ("", images) or (class of the error, its message)."""
+    config = RenderConfig.from_mapping(json.loads(config_json))
+    with _dask_lock:
+        worker = _dask_workers.get(config_json)
+        if worker is None:
+            for old in _dask_workers.values():
+                old.end()
+            _dask_workers.clear()
+            # Threads of a Dask worker come and go: only the end of standard input may end the process.
+            worker = _dask_workers[config_json] = WorkerProcess(config, die_with_parent=False)
+        try:
+            worker.start((shard, Path(path)))
+            return "", worker.finish()
+        except (InputError, WorkError) as error:
+            worker.end()
+            _dask_workers.clear()
+            return type(error).__name__, str(error)

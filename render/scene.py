@@ -1,0 +1,141 @@
+"""What a scene is, as plain frozen data: no Blender here.
+
+**The camera's frame** (OpenCV): x right, y down, z forward, metres, camera at the origin. Lamps and panorama are
+fixed in this frame.
+
+**Lengths of the lighting are in units of the hand's distance.** Hands stand at various distances; lamps fixed in
+metres would light near hands many times stronger, or stand inside them. Scaled about the camera's origin by the
+distance of the hand, a lamp keeps its direction on screen and its light on the hand: the look of an appearance does
+not depend on the pose that wears it.
+
+**Light is in units of irradiance on the hand.** A share of 1 is an irradiance of pi on a surface that faces the lamp
+(a white surface then has radiance 1). For the panorama it is the mean over all directions. The exposure is metered
+from the sum (`handaug.render.lighting`).
+
+Colours are linear, Rec. 709 primaries.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Appearance", "Backdrop", "HandScene", "Lamp", "Sensor", "Skin"]
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A square area lamp that looks at the hand; the camera does not see it."""
+
+    direction: Vector
+    """Unit vector from the hand to the lamp, camera's frame."""
+    distance: float
+    """From the hand, in units of the hand's distance."""
+    side: float
+    """Side of the square, same unit."""
+    share: float
+    """Irradiance on a surface that faces it, over pi."""
+    color: Vector
+    """Mean 1."""
+
+
+@dataclass(frozen=True)
+class Skin:
+    """The material of hand and forearm."""
+
+    color: Vector
+    """Diffuse albedo of the back of the hand and the forearm."""
+    palm: Vector
+    """Albedo of palm and finger pads, which have little melanin."""
+    nail: Vector
+    """Albedo of the nails: the nail bed shows through."""
+    tone: float
+    """0 the lightest, 1 the darkest of the ramp the colour was made from."""
+    blotch: float
+    """Relative strength of the low-frequency redness."""
+    roughness: float
+    specular: float
+    """Blender's specular level; 0.5 is an index of refraction of 1.5, skin has about 0.4."""
+    bump: float
+    """Height of creases and pores, metres."""
+    subsurface: float
+    """Mean free path of red light, metres."""
+    offset: Vector
+    """Where in the noise the blotches are read."""
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """What the camera sees behind the hand: a picture fixed in the frame, the same for each pose that wears it."""
+
+    image: int
+    """Number of the user's background image, -1: the panorama itself."""
+    field_of_view: float
+    """Horizontal angle of the part of the panorama, radians."""
+    crop: Vector
+    """Part of a background image: centre u, centre v, side, each within 0..1 of what fits."""
+    blur: float
+    """Standard deviation of the defocus, as a fraction of the image side."""
+    gain: float
+    """Factor on its brightness."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """The camera's chip and its settings."""
+
+    exposure_value: float
+    """Offset from the metered exposure in stops."""
+    white_balance: float
+    """0 leaves the colour of the light, 1 removes it."""
+    mono_weights: Vector
+    """Sensitivity of a mono chip to red, green and blue; sums to 1."""
+    gamma: float
+    """A mono image is light to the power 1 / gamma."""
+    blur: float
+    """Standard deviation of the lens's blur in pixels of a 64 px image (a larger image is blurred in proportion)."""
+    vignetting: float
+    """Loss of light in the corners, 0..1."""
+    shot_noise: float
+    """Variance of the noise per unit of light."""
+    read_noise: float
+    """Standard deviation of the noise in the dark, of full scale."""
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Everything about an image that is not hand, pose or camera position."""
+
+    number: int
+    """Number in the pool."""
+    identity: int
+    """63-bit `appearance_id`."""
+    environment: int
+    """Number of the panorama."""
+    rotation: tuple[float, float, float, float]
+    """Quaternion (w, x, y, z) that turns a direction of the camera's frame into the panorama's (z up)."""
+    environment_share: float
+    """Mean over all directions of the panorama's radiance."""
+    lamps: tuple[Lamp, ...]
+    """One or two."""
+    skin: Skin
+    backdrop: Backdrop
+    sensor: Sensor
+
+
+@dataclass(frozen=True, eq=False)
+class HandScene:
+    """A posed hand before a camera."""
+
+    vertices: NDArray[np.float32]
+    """(V, 3) metres, camera's frame."""
+    intrinsics: NDArray[np.float32]
+    """(3, 3) K in pixels, square pixels, no skew."""
+    size: int
+    """Side of the image in pixels."""
+    left: bool
+    """Whether the vertices are a mirrored right hand, so that the faces run the other way."""
+    centre: tuple[float, float, float]
+    """Middle of the hand: lamps look at it, and its z is the unit of their distances."""

@@ -1,0 +1,154 @@
+"""What Blender itself sees, for tests/test_render.py. A script of its own: bpy stays out of the test process.
+
+python blender_truth.py OUT.npz draws, for hands of both sides before several cameras (one with its principal point
+off the middle),
+
+* an emissive ball at each joint, one at a time, with no hand there: `balls` (S, 21, H, W) alpha;
+* the hand's object index and depth at pixel centres: `index`, `depth` (S, H, W);
+* the backdrop's panorama straight through the camera: `panorama` (H, W, 3), beside ours: `looked_up`;
+* a white card under each kind of light: `card` radiance, where `lighting.measure` says `card_expected`.
+"""
+
+import math
+import sys
+from dataclasses import replace
+
+import bpy  # noqa: TID251
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.render.appearance import sample_appearance
+from handaug.render.blender.camera import aim_camera, to_blender
+from handaug.render.blender.session import BlenderSession
+from handaug.render.config import RenderConfig
+from handaug.render.hand import HandModel
+from handaug.render.lighting import Light, look_up, measure, rotation_matrix
+from handaug.render.scene import HandScene
+from handaug.render.shard import sample_hand
+from handaug.render.surface import surface_of
+from handaug.render.worker import claim_core
+
+SIZE = 64
+
+
+def scenes(model: HandModel) -> list[tuple[HandScene, NDArray[np.float32]]]:
+    """(scene, joints): two left and two right hands, the last of each with an off-centre camera."""
+    found = []
+    for hands in ("left", "right"):
+        config = RenderConfig(poses=8, size=SIZE, hands=hands, seed=7)
+        for pose in (0, 1):
+            hand = sample_hand(config, model, pose)
+            scene = hand.scene
+            if pose == 1:
+                camera = scene.intrinsics.copy()
+                camera[0, 2] += 5.3
+                camera[1, 2] -= 3.7
+                scene = replace(scene, intrinsics=camera)
+            found.append((scene, hand.labels["keypoints_3d"]))
+    return found
+
+
+def glowing_ball() -> bpy.types.Object:
+    material = bpy.data.materials.new("glow")
+    material.use_nodes = True
+    tree = material.node_tree
+    glow = tree.nodes.new("ShaderNodeEmission")
+    tree.links.new(glow.outputs[0], tree.nodes["Material Output"].inputs["Surface"])
+    bpy.ops.mesh.primitive_uv_sphere_add(segments=24, ring_count=16, radius=1.0)
+    ball = bpy.context.object
+    ball.data.materials.append(material)
+    return ball
+
+
+def white_card(strength: float) -> bpy.types.Object:
+    bpy.ops.mesh.primitive_plane_add(size=0.02, location=(0, 0, -1))
+    card = bpy.context.object
+    material = bpy.data.materials.new("card")
+    material.use_nodes = True
+    tree = material.node_tree
+    diffuse = tree.nodes.new("ShaderNodeBsdfDiffuse")
+    diffuse.inputs["Color"].default_value = (strength, strength, strength, 1)
+    tree.links.new(diffuse.outputs[0], tree.nodes["Material Output"].inputs["Surface"])
+    card.data.materials.append(material)
+    return card
+
+
+def main(out: str) -> None:
+    claim_core()
+    model = HandModel.load()
+    session = BlenderSession(surface_of(model), passes=("z", "object_index"))
+    scene = session.scene
+    found: dict[str, list[NDArray[np.float32]]] = {
+        name: [] for name in ("index", "depth", "balls", "joints", "cameras")
+    }
+    appearance = sample_appearance(0, 0, environments=session.environments)
+    light = measure(appearance, session.panorama(appearance.environment), 3)
+
+    scene.cycles.pixel_filter_type, scene.cycles.filter_width = "BOX", 0.01  # rays through pixel centres
+    hands = scenes(model)
+    for hand, joints in hands:
+        session.render(hand, appearance, light, samples=1, seed=0)
+        passes = session.shoot(1, 0, denoise=False)
+        found["index"].append(passes["Object Index"][..., 0])
+        found["depth"].append(passes["Depth"][..., 0])
+        found["joints"].append(joints)
+        found["cameras"].append(hand.intrinsics)
+
+    scene.cycles.filter_width = 1.0
+    session.hand.hide_render = True
+    ball = glowing_ball()
+    for hand, joints in hands:
+        aim_camera(scene, hand.intrinsics, SIZE)
+        for joint in joints:
+            ball.location = to_blender(joint)
+            ball.scale = [1.2 * joint[2] / hand.intrinsics[0, 0]] * 3
+            found["balls"].append(session.shoot(64, 0, denoise=False)["Combined"][..., 3])
+    bpy.data.objects.remove(ball)
+    arrays = {name: np.array(values) for name, values in found.items()}
+    arrays["balls"] = arrays["balls"].reshape(len(hands), -1, SIZE, SIZE)
+    np.savez(out, **arrays, **panorama_truth(session), **card_truth(session))
+
+
+def panorama_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
+    """The lighting panorama as the camera sees it with a 60 degree lens, and the same rays by `look_up`."""
+    focal = SIZE / 2 / math.tan(math.radians(30))
+    middle = (SIZE - 1) / 2
+    camera = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]], np.float32)
+    seen, ours = [], []
+    session.scene.render.film_transparent = False
+    for number in (1, 6):
+        appearance = sample_appearance(3, number, environments=session.environments)
+        panorama = session.panorama(appearance.environment)
+        aim_camera(session.scene, camera, SIZE)
+        session._light(appearance, Light(1.0, (0.0, 0.0), 1.0, (1.0, 1.0, 1.0)), (0, 0, 1))
+        seen.append(session.shoot(16, 0, denoise=False)["Combined"][..., :3])
+        y, x = np.mgrid[:SIZE, :SIZE]
+        rays = np.stack([(x - middle) / focal, (y - middle) / focal, np.ones((SIZE, SIZE))], -1)
+        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+        ours.append(look_up(panorama, rays @ rotation_matrix(appearance.rotation).T))
+    session.scene.render.film_transparent = True
+    return {"panorama": np.array(seen), "looked_up": np.array(ours)}
+
+
+def card_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
+    """Radiance of a card that faces the camera under one lamp straight before it, for shares 0.5 and 1."""
+    session.scene.world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0.0
+    white_card(1.0)
+    camera = np.array([[3200, 0, 31.5], [0, 3200, 31.5], [0, 0, 1]], np.float32)
+    got, expected = [], []
+    for share in (0.5, 1.0):
+        appearance = sample_appearance(0, 0, environments=session.environments)
+        lamp = replace(
+            appearance.lamps[0], direction=(0.0, 0.0, -1.0), side=0.05, distance=0.9, share=share, color=(1, 1, 1)
+        )
+        appearance = replace(appearance, lamps=(lamp,))
+        light = replace(measure(appearance, session.panorama(0), 3), environment_strength=0.0)
+        aim_camera(session.scene, camera, SIZE)
+        session._light(appearance, light, (0, 0, 1))
+        got.append(session.shoot(64, 0, denoise=False)["Combined"][28:36, 28:36, :3].mean())
+        expected.append(share)
+    return {"card": np.array(got), "card_expected": np.array(expected)}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
