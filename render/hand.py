@@ -202,8 +202,8 @@ class HandModel:
     def radii(self, rest: RestHand) -> NDArray[np.float64]:
         """(19,) metres: how thick the hand is round three segments of each finger and the four finger metacarpals.
 
-        Two fifths of a segment's skin are nearer to its bone (not half of it: webs count too); less for the metacarpals,
-        so that a fist may touch the palm.
+        Two fifths of a segment's skin are nearer to its bone (not half of it: webs count too); less for the
+        metacarpals, so that a fist may touch the palm.
         """
         out = []
         for finger in range(5):
@@ -265,7 +265,7 @@ class HandModel:
         return out
 
     def _anatomical_frame(self) -> NDArray[np.float64]:
-        """Rotation from the wrist bone's axes to the posed hand's frame: thumb side, along the hand, out of the palm."""
+        """Rotation from the wrist bone's axes to the posed hand's frame (thumb side, along the hand, palm)."""
         along = self._a["heads"][self._names["finger3-1"]] - self._a["heads"][self._wrist]
         y = self._a["reference"][self._wrist].T @ along
         y /= np.linalg.norm(y)

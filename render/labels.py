@@ -1,8 +1,8 @@
 """Labels from the geometry alone: mask, depth, segments and visibility of one hand, by rays through pixel centres.
 
-Camera frame x right, y down, z forward (OpenCV), metres. Pixel (u, v) with integer u, v is a pixel's centre, so the image
-spans [-0.5, W - 0.5). Depth is z, not the distance along the ray. Quads are split along their first diagonal (corners
-0, 2); after subdivision they are planar to a few micrometres.
+Camera frame x right, y down, z forward (OpenCV), metres. Pixel (u, v) with integer u, v is a pixel's centre, so the
+image spans [-0.5, W - 0.5). Depth is z, not the distance along the ray. Quads are split along their first diagonal
+(corners 0, 2); after subdivision they are planar to a few micrometres.
 """
 
 from collections.abc import Sequence

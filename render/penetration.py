@@ -18,7 +18,8 @@ ALLOWED_DEPTH = 0.004
 
 _TRIES = 12
 # Capsules: joint pairs of three segments per finger, then the metacarpals of index, middle, ring and little finger.
-_ENDS = np.array([(4 * k + p, 4 * k + p + 1) for k in range(5) for p in (1, 2, 3)] + [(0, 4 * k + 1) for k in range(1, 5)])
+_FINGER_ENDS = [(4 * k + p, 4 * k + p + 1) for k in range(5) for p in (1, 2, 3)]
+_ENDS = np.array(_FINGER_ENDS + [(0, 4 * k + 1) for k in range(1, 5)])
 
 
 def _pairs() -> NDArray[np.intp]:

@@ -14,7 +14,8 @@ Limits: ranges of active motion of the American Academy of Orthopaedic Surgeons 
 White, Measurement of Joint Motion): wrist 80 flexion, 70 extension, 20 radial, 30 ulnar; finger MCP 90 flexion, 45
 extension; PIP 100; DIP 90; thumb MCP 50, IP 80. Thumb base: 53 flexion-extension, 42 abduction-adduction, 17 rotation
 in all (Cooney et al., J. Bone Joint Surg. 63-A, 1981), rotation a little wider here. DIP follows PIP at about two
-thirds (Rijpkema and Girard, SIGGRAPH 1991). Where skin by linear blending would be crushed, our limits are tighter than these.
+thirds (Rijpkema and Girard, SIGGRAPH 1991). Where skin by linear blending would be crushed,
+our limits are tighter than these.
 """
 
 from dataclasses import dataclass
@@ -154,8 +155,8 @@ def sample_kind(rng: np.random.Generator) -> str:
 def sample_pose(rng: np.random.Generator, kind: str | None = None) -> HandPose:
     """Draw one pose within `LIMITS`, of the given kind or of one drawn from `KINDS`.
 
-    DIP flexion is about two thirds of PIP flexion, abduction fades as the MCP bends, neighbouring fingers of a free pose
-    bend alike, and the palm cups when ring and little finger bend. Fingers may touch or slightly enter each other:
+    DIP flexion is about two thirds of PIP flexion, abduction fades as the MCP bends, neighbouring fingers of a free
+    pose bend alike, and the palm cups when ring and little finger bend. Fingers may touch or slightly enter each other:
     `sample_clear_pose` in `render.penetration` avoids that.
     """
     kind = sample_kind(rng) if kind is None else kind

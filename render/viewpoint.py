@@ -21,9 +21,10 @@ FILL = (0.6, 0.9)
 """Share of the frame that the longer side of the joints' box, with the skin round it, takes."""
 
 _SKIN = 0.008  # metres from a joint to the skin beyond it
-_NEAR = 0.05  # metres between the camera and the nearest skin, forearm included
+_NEAR = 0.12  # metres between the camera and the nearest skin, forearm included; beside the camera an arm may pass
 _MAX_FOREARM_COSINE = 0.75  # views from within 41 degrees round the forearm's axis: the arm would hide the hand
-_ROUNDS = 12
+_ROUNDS = 20
+_DAMPING = 0.7  # without it, views of a finger that points at the camera swing between two distances
 
 
 def place_hand(
@@ -48,15 +49,16 @@ def place_hand(
     camera = centred_intrinsics(max(height, width) / 2 / half, width, height)
     fill = rng.uniform(*FILL)
     room = 0.5 * (np.array([width, height]) - fill * side)
-    target = np.array([(width - 1) / 2, (height - 1) / 2]) + rng.uniform(-1, 1, 2) * room
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    target = centre + rng.uniform(-1, 1, 2) * room
     joints = np.asarray(posed.joints, np.float64)
     while True:
         rotation = _uniform_rotation(rng)
-        translation = _fit(joints @ rotation.T, float(camera[0, 0]), camera[:2, 2].astype(np.float64), target, fill * side)
+        translation = _fit(joints @ rotation.T, float(camera[0, 0]), centre, target, fill * side)
         wrist, elbow = (rotation @ np.asarray(point, np.float64) + translation for point in (joints[0], posed.elbow))
         arm = elbow - wrist
         cosine = -(arm @ wrist) / (np.linalg.norm(arm) * np.linalg.norm(wrist))
-        nearest = (np.asarray(posed.vertices, np.float64) @ rotation[2]).min() + translation[2]
+        nearest = np.linalg.norm(posed.vertices + rotation.T @ translation, axis=1).min()
         if cosine < _MAX_FOREARM_COSINE and nearest > _NEAR:
             return rotation, translation, camera
 
@@ -89,8 +91,7 @@ def _fit(
 ) -> NDArray[np.float64]:
     """Translation that puts the middle of the projected box at `target` with its longer side `extent` pixels.
 
-    A fixed point: perspective makes both depend weakly on the translation; the error shrinks by the ratio of the
-    hand's depth to its distance each round.
+    A damped fixed point: perspective makes both depend weakly on the translation.
     """
     middle = 0.5 * (points.min(0) + points.max(0))
     size = float(np.ptp(points[:, :2], axis=0).max()) + 2 * _SKIN
@@ -102,6 +103,6 @@ def _fit(
         low = (focal * (placed[:, :2] - _SKIN) / depth).min(0) + centre
         high = (focal * (placed[:, :2] + _SKIN) / depth).max(0) + centre
         distance = shift[2] + middle[2]
-        shift[2] += distance * (float((high - low).max()) / extent - 1)
-        shift[:2] += (target - 0.5 * (low + high)) * distance / focal
+        shift[2] += _DAMPING * distance * (float((high - low).max()) / extent - 1)
+        shift[:2] += _DAMPING * (target - 0.5 * (low + high)) * distance / focal
     return np.asarray(shift)

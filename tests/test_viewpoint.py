@@ -1,0 +1,58 @@
+"""Camera placement: fill, centring, coverage of directions, determinism."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("anny")
+
+from handaug.data_specs.camera import project
+from handaug.render.hand import HandModel
+from handaug.render.pose_prior import sample_pose
+from handaug.render.viewpoint import FIELD_OF_VIEW, FILL, place_hand, to_camera
+
+N = 250
+
+
+def test_frames_are_filled_and_directions_cover_the_sphere() -> None:
+    model = HandModel.load()
+    rng = np.random.default_rng(0)
+    fill, fov, eye, roll, offset = [], [], [], [], []
+    for _ in range(N):
+        posed = model.pose(model.mean_shape, sample_pose(rng))
+        rotation, translation, camera = place_hand(rng, posed, 64)
+        assert np.allclose(rotation @ rotation.T, np.eye(3)) and np.linalg.det(rotation) == pytest.approx(1)
+        joints = to_camera(posed.joints, rotation, translation)
+        pixel = project(camera, joints)
+        assert (pixel > -0.5).all() and (pixel < 63.5).all()  # no joint leaves the frame
+        # The skin lies 8 mm beyond the outer joints, at their own depth.
+        reach = 0.008 * camera[0, 0] / joints[:, 2:]
+        low, high = (pixel - reach).min(0), (pixel + reach).max(0)
+        fill.append((high - low).max() / 64)
+        offset.append((low + high) / 2 - 31.5)
+        fov.append(np.degrees(2 * np.arctan(32 / camera[0, 0])))
+        at = -rotation.T @ translation
+        eye.append(at / np.linalg.norm(at))
+        roll.append(np.arctan2(rotation[0, 1], rotation[1, 1]))
+        assert np.linalg.norm(to_camera(posed.vertices, rotation, translation), axis=1).min() > 0.119
+    assert min(fill) > FILL[0] - 0.01 and max(fill) < FILL[1] + 0.01
+    assert np.ptp(fill) > 0.25
+    assert min(fov) > FIELD_OF_VIEW[0] - 0.01 and max(fov) < FIELD_OF_VIEW[1] + 0.01
+    eyes = np.array(eye)
+    for axis, least in ((0, 0.35), (1, 0.2), (2, 0.35)):  # from the elbow's side (y < 0) less, where the arm hides it
+        assert (eyes[:, axis] > 0).mean() > 0.35 and (eyes[:, axis] < 0).mean() > least
+    assert (eyes[:, 2] > 0.7).mean() > 0.08 and (eyes[:, 2] < -0.7).mean() > 0.08  # palm and back
+    quarter = np.histogram(roll, 4, (-np.pi, np.pi))[0]
+    assert quarter.min() > 0.15 * N
+    assert np.abs(np.mean(offset, 0)).max() < 1.0 and np.std(offset) > 2
+
+
+def test_left_hands_other_shapes_and_determinism() -> None:
+    model = HandModel.load()
+    posed = model.pose(model.sample_shape(np.random.default_rng(3)), sample_pose(np.random.default_rng(3))).mirrored()
+    first = place_hand(np.random.default_rng(4), posed, (48, 96))
+    second = place_hand(np.random.default_rng(4), posed, (48, 96))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    rotation, translation, camera = first
+    pixel = project(camera, to_camera(posed.joints, rotation, translation))
+    assert (pixel > -0.5).all() and (pixel < [95.5, 47.5]).all()
+    assert camera[0, 2] == 47.5 and camera[1, 2] == 23.5 and camera.dtype == np.float32
