@@ -8,10 +8,12 @@ from handaug.cli.common import (
     DATA_FILE,
     FOLDER,
     RichProgress,
+    Workspace,
     debug_option,
     device_option,
     json_option,
     pick_device,
+    workspace_option,
 )
 from handaug.data_specs.errors import InputError
 
@@ -22,15 +24,18 @@ SPLITS = ("train", "val", "test", "all")
 
 @click.command(short_help="Measure a pose estimator on a dataset.")
 @click.argument("checkpoint", metavar="CKPT", type=FOLDER)
-@click.argument("data", metavar="DATA", type=DATA_FILE)
+@click.argument("data", metavar="[DATA]", required=False, type=DATA_FILE)
 @click.option("--split", metavar="|".join(SPLITS), default="test", help="Rows to measure on.")
 @device_option
 @json_option
+@workspace_option
 @debug_option
-def command(checkpoint: Path, data: Path, split: str, device: str, as_json: bool) -> None:
+def command(
+    checkpoint: Path, data: Path | None, split: str, device: str, as_json: bool, workspace: Workspace
+) -> None:
     """Measure the estimator CKPT on DATA: end-point error, both readings of MSE, PCK, AUC.
 
-    CKPT is a folder that `handaug train-pose` or `handaug disentangle` wrote; of a disentangler the pose branch is
+    DATA is the workspace's renders.h5 by default. CKPT is a folder that `handaug train-pose` or `handaug disentangle` wrote; of a disentangler the pose branch is
     measured. Figures count joints with visibility 1 or 2; pixels are those of DATA.
     """
     import json
@@ -40,6 +45,7 @@ def command(checkpoint: Path, data: Path, split: str, device: str, as_json: bool
 
     if split not in SPLITS:
         raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
+    data = data or workspace.renders
     rows = HandDataset(data, split=None if split == "all" else split)
     if not len(rows):
         raise InputError(f"{data}: has no rows in split {split}; choose another with --split")
