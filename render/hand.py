@@ -86,8 +86,11 @@ class PosedHand:
 
 
 def mirror_quads(corners: NDArray[Any]) -> NDArray[Any]:
-    """Wind (F, 4, ...) quads, or their per-corner values such as UVs, the other way round: for mirrored vertices."""
-    return np.ascontiguousarray(corners[:, ::-1])
+    """Wind (F, 4, ...) quads, or their per-corner values such as UVs, the other way round: for mirrored vertices.
+
+    The first corner stays first, so that both hands are split into triangles along the same diagonals.
+    """
+    return np.ascontiguousarray(corners[:, [0, 3, 2, 1]])
 
 
 class HandModel:

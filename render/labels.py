@@ -33,13 +33,14 @@ class Raster:
     def labels(self, face_label: NDArray[Any], background: int) -> NDArray[np.uint8]:
         """(H, W) uint8: `face_label[face]`, and `background` where nothing was hit."""
         padded = np.append(np.asarray(face_label, np.uint8), np.uint8(background))
-        return np.asarray(padded[self.face])
+        out: NDArray[np.uint8] = padded[self.face]
+        return out
 
 
 def triangles_of(quads: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
     """Split (F, 4) quads into (2F, 3) triangles; those of quad i are 2i and 2i + 1."""
     q = np.asarray(quads, np.intp)
-    return np.stack([q[:, [0, 1, 2]], q[:, [0, 2, 3]]], 1).reshape(-1, 3)
+    return np.asarray(np.stack([q[:, [0, 1, 2]], q[:, [0, 2, 3]]], 1).reshape(-1, 3))
 
 
 def rasterise(

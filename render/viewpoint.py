@@ -49,7 +49,7 @@ def place_hand(
     camera = centred_intrinsics(max(height, width) / 2 / half, width, height)
     fill = rng.uniform(*FILL)
     room = 0.5 * (np.array([width, height]) - fill * side)
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    centre = np.array([width - 1, height - 1], np.float64) / 2
     target = centre + rng.uniform(-1, 1, 2) * room
     joints = np.asarray(posed.joints, np.float64)
     while True:

@@ -1,13 +1,15 @@
 """The hand model against anny itself, closed forms of subdivision, and the hand's own geometry."""
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-pytest.importorskip("anny")
+if find_spec("anny") is None:
+    pytest.skip("the hand model needs anny", allow_module_level=True)
 
 from handaug.data_specs.joints import BONES, JOINTS
 from handaug.render import anny_extract
@@ -65,7 +67,7 @@ def _anny_forward(body: Any, shape: NDArray[np.float64], deltas: dict[str, NDArr
 def _frame(bones: dict[str, NDArray[np.float64]], used: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points seen from the posed wrist bone: free of the body's frame."""
     wrist = bones["wrist"]
-    return (used - wrist[:3, 3]) @ wrist[:3, :3]
+    return np.asarray((used - wrist[:3, 3]) @ wrist[:3, :3])
 
 
 def test_posing_equals_anny(model: HandModel, anny_body: Any) -> None:
@@ -113,7 +115,7 @@ def test_left_hand_is_the_mirror_image(model: HandModel, anny_body: Any) -> None
     distance, _ = cKDTree(seen).query(ours)
     assert distance.max() < 2e-4
     mirrored = posed.mirrored()
-    assert np.array_equal(mirrored.vertices, posed.vertices * np.float32([-1, 1, 1]))
+    assert np.array_equal(mirrored.vertices, posed.vertices * np.array([-1, 1, 1], np.float32))
     assert np.array_equal(mirrored.joints[:, 1:], posed.joints[:, 1:])
 
 
@@ -144,7 +146,7 @@ def test_mesh_is_closed_and_faces_outwards(model: HandModel) -> None:
     vertices = model.pose(model.mean_shape, HandPose(model.rest_angles)).vertices
     assert len(vertices) == n
     assert 6e-4 < _volume(vertices, model.quads) < 3e-3  # cubic metres
-    assert _volume(vertices * np.float32([-1, 1, 1]), mirror_quads(model.quads)) > 0
+    assert _volume(vertices * np.array([-1, 1, 1], np.float32), mirror_quads(model.quads)) > 0
 
 
 def _volume(vertices: NDArray[Any], quads: NDArray[Any]) -> float:
@@ -201,12 +203,13 @@ def test_sizes_are_those_of_people(model: HandModel) -> None:
     """Middle proximal phalanx 3 to 5 cm and wrist to tip 15 to 24 cm for adults; children's hands are smaller."""
     rng = np.random.default_rng(4)
     straight = HandPose.from_degrees()
-    adults, children = [], []
+    adults: list[list[float]] = []
+    children: list[list[float]] = []
     for _ in range(150):
         shape = model.sample_shape(rng)
         joints = model.joints(shape, straight)
         (adults if shape[1] >= 0.6 else children).append(
-            [np.linalg.norm(joints[9] - joints[10]), np.linalg.norm(joints[0] - joints[12])]
+            [float(np.linalg.norm(joints[9] - joints[10])), float(np.linalg.norm(joints[0] - joints[12]))]
         )
     proximal, hand = np.array(adults).T
     assert proximal.min() > 0.029 and proximal.max() < 0.05
@@ -246,7 +249,7 @@ def test_thumb_and_wrist_move_the_right_way(model: HandModel) -> None:
     at = model.joints(model.mean_shape, rest)
 
     def tip_moves(**degrees: float) -> NDArray[Any]:
-        return model.joints(model.mean_shape, HandPose.from_degrees(**degrees))[4] - at[4]
+        return np.asarray(model.joints(model.mean_shape, HandPose.from_degrees(**degrees))[4] - at[4])
 
     assert tip_moves(thumb_cmc_abduction=20)[2] > 0.01  # out of the palm's plane
     assert tip_moves(thumb_cmc_flexion=25)[0] < -0.01  # across the palm, away from the thumb's side

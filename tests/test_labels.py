@@ -1,6 +1,7 @@
 """Labels by rays: closed forms, Moeller-Trumbore as second implementation, the contract's visibility rule."""
 
 import time
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def _sphere(n: int, centre: tuple[float, float, float], radius: float) -> tuple[
 def _pixel_rays(camera: NDArray[Any], height: int, width: int) -> NDArray[np.float64]:
     """(H, W, 3) directions with z = 1 through pixel centres."""
     v, u = np.mgrid[:height, :width]
-    return np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(camera.astype(np.float64)).T
+    return np.asarray(np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(camera.astype(np.float64)).T)
 
 
 def _moeller_trumbore(
@@ -127,12 +128,12 @@ def test_visibility_rule() -> None:
     assert see([0, 0, -1.0], (5,)) == NOT_LABELLED
 
 
+@pytest.mark.skipif(find_spec("anny") is None, reason="the hand model needs anny")
 class TestHand:
     """The real hand (needs the hand model)."""
 
     @staticmethod
     def _views(n: int) -> Any:
-        pytest.importorskip("anny")
         from handaug.render.hand import HandModel
         from handaug.render.penetration import sample_clear_pose
         from handaug.render.viewpoint import place_hand, to_camera

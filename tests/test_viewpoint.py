@@ -1,9 +1,12 @@
 """Camera placement: fill, centring, coverage of directions, determinism."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
-pytest.importorskip("anny")
+if find_spec("anny") is None:
+    pytest.skip("the hand model needs anny", allow_module_level=True)
 
 from handaug.data_specs.camera import project
 from handaug.render.hand import HandModel
@@ -51,7 +54,8 @@ def test_left_hands_other_shapes_and_determinism() -> None:
     posed = model.pose(model.sample_shape(np.random.default_rng(3)), sample_pose(np.random.default_rng(3))).mirrored()
     first = place_hand(np.random.default_rng(4), posed, (48, 96))
     second = place_hand(np.random.default_rng(4), posed, (48, 96))
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    for a, b in ((first[0], second[0]), (first[1], second[1]), (first[2], second[2])):
+        assert np.array_equal(np.asarray(a), np.asarray(b))
     rotation, translation, camera = first
     pixel = project(camera, to_camera(posed.joints, rotation, translation))
     assert (pixel > -0.5).all() and (pixel < [95.5, 47.5]).all()
