@@ -35,8 +35,9 @@ def command(
 ) -> None:
     """Measure the estimator CKPT on DATA: end-point error, both readings of MSE, PCK, AUC.
 
-    DATA is the workspace's renders.h5 by default. CKPT is a folder that `handaug train-pose` or `handaug disentangle` wrote; of a disentangler the pose branch is
-    measured. Figures count joints with visibility 1 or 2; pixels are those of DATA.
+    DATA is the workspace's renders.h5 by default. CKPT is a folder that `handaug train-pose` or `handaug disentangle`
+    wrote; of a disentangler the pose branch is measured. Figures count joints with visibility 1 or 2; pixels are those
+    of DATA.
     """
     import json
 
