@@ -1,0 +1,117 @@
+"""Rows of datasets as training batches, each a function of (seed, step) alone.
+
+Batch slots are filled in a fixed order: slot s of step t holds real row number t * B + s of an endless sequence of
+seeded epochs. Where minted rows are mixed in they take the first slots, and the real rows that stay are those that
+would stand there anyway: arms of an experiment differ in the minted rows and in nothing else.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handaug.augment.transforms import PoseBatch, TrainTransform
+from handaug.data_specs.reader import HandDataset
+from handaug.models.fit import Batch
+
+__all__ = ["RowPool", "epoch_order", "training_batches"]
+
+# Kinds of random draws: each has its own spawn key, so that one never moves another.
+_ORDER, _MINTED_ORDER, _TRANSFORM = 1, 2, 3
+
+
+class RowPool:
+    """Rows of one or more datasets of the same size, under one running index. Labels lie in memory, images stay in
+    the files.
+    """
+
+    def __init__(self, datasets: Sequence[HandDataset]) -> None:
+        self.datasets = tuple(datasets)
+        self._starts = np.cumsum([0, *(len(data) for data in self.datasets)])
+        points = np.concatenate([data.read("keypoints_2d") for data in self.datasets])
+        self.visibility: NDArray[np.uint8] = np.concatenate([data.read("visibility") for data in self.datasets])
+        self.keypoints_2d: NDArray[np.float32] = points
+        self.handedness: NDArray[np.uint8] = np.concatenate([data.read("handedness") for data in self.datasets])
+        self.size, self.channels = self.datasets[0].size, self.datasets[0].channels
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def both_hands(self) -> bool:
+        """Whether left and right hands occur."""
+        return len(np.unique(self.handedness)) == 2
+
+    def images(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images (len(index), H, W, C), in the order asked for."""
+        out = np.empty((len(index), *self.size, self.channels), np.uint8)
+        owner = np.searchsorted(self._starts, index, side="right") - 1
+        for k, data in enumerate(self.datasets):
+            mine = np.flatnonzero(owner == k)
+            if mine.size:
+                out[mine] = data.read("images", index[mine] - self._starts[k])
+        return out
+
+    def take(self, index: NDArray[np.int64]) -> PoseBatch:
+        """Rows by running index."""
+        return PoseBatch(self.images(index), self.keypoints_2d[index], self.visibility[index], self.handedness[index])
+
+
+def _to_torch(batch: PoseBatch) -> Batch:
+    """Images as NCHW bytes beside their labels."""
+    images = torch.from_numpy(np.ascontiguousarray(batch.images.transpose(0, 3, 1, 2)))
+    return images, torch.from_numpy(batch.keypoints_2d), torch.from_numpy(batch.visibility)
+
+
+def epoch_order(total: int, seed: int, kind: int, first: int, count: int) -> NDArray[np.int64]:
+    """Entries first .. first + count - 1 of the endless sequence of seeded permutations of range(total)."""
+    out: list[NDArray[np.int64]] = []
+    while count > 0:
+        epoch, offset = divmod(first, total)
+        order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(kind, epoch))).permutation(total)
+        part = order[offset : offset + count]
+        out.append(part)
+        first, count = first + len(part), count - len(part)
+    return np.concatenate(out) if out else np.empty(0, np.int64)
+
+
+def training_batches(
+    real: RowPool,
+    *,
+    batch_size: int,
+    seed: int,
+    minted: RowPool | None = None,
+    minted_fraction: float = 0.5,
+    transform: TrainTransform | None = None,
+) -> Iterator[Batch]:
+    """Endless training batches.
+
+    Args:
+        real: Rows that fill the slots.
+        batch_size: Slots in a batch.
+        seed: Orders and transforms; the order of the real slots does not depend on `minted` or `transform`.
+        minted: Rows that replace the first `minted_fraction` of the slots.
+        minted_fraction: Share of the slots, 0 to 1.
+        transform: Applied to every row of the batch.
+
+    Yields:
+        Batches for `handaug.models.fit.fit_estimator`, images as bytes.
+    """
+    from_minted = 0 if minted is None else round(minted_fraction * batch_size)
+    step = 0
+    while True:
+        batch = real.take(epoch_order(len(real), seed, _ORDER, step * batch_size, batch_size)[from_minted:])
+        if minted is not None and from_minted:
+            extra = minted.take(epoch_order(len(minted), seed, _MINTED_ORDER, step * from_minted, from_minted))
+            batch = PoseBatch(
+                np.concatenate([extra.images, batch.images]),
+                np.concatenate([extra.keypoints_2d, batch.keypoints_2d]),
+                np.concatenate([extra.visibility, batch.visibility]),
+                np.concatenate([extra.handedness, batch.handedness]),
+            )
+        if transform is not None:
+            state = np.random.SeedSequence(seed, spawn_key=(_TRANSFORM, step)).generate_state(1)
+            batch = transform(batch, seed=int(state[0]))
+        yield _to_torch(batch)
+        step += 1

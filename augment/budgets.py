@@ -1,0 +1,138 @@
+"""Label budgets: the experiment as it would have been with the labels of B poses.
+
+The poses of a budget are the first B of one seeded order, so smaller budgets lie inside larger ones. Below "all", the
+rows of these poses go to a file of their own, and disentangler, checker and minted data are made from that file
+alone. Validation and test rows stay the same at every budget: they choose and measure in all arms alike.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.augment.checker import CheckerConfig, train_checkers
+from handaug.augment.remix import RemixConfig, remix, remix_capacity
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.partial import PartialOutput
+from handaug.data_specs.progress import Progress
+from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.writer import DatasetWriter
+from handaug.models.disentangle.config import DisentangleConfig, default_config
+from handaug.models.disentangle.train import train_disentangler
+
+__all__ = ["BudgetData", "make_budget_data", "parse_budgets", "pose_order"]
+
+_ORDER = 61
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class BudgetData:
+    """What the arms of one budget train on."""
+
+    name: str
+    """`all` or the number of poses."""
+    poses: int
+    real: HandDataset
+    minted: HandDataset
+
+
+def parse_budgets(text: str) -> list[int | None]:
+    """Budgets in poses, None for all, ascending, each once.
+
+    Example:
+        >>> parse_budgets("all,100,500")
+        [100, 500, None]
+    """
+    numbers: set[int] = set()
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word != "all":
+            if not word.isdigit() or int(word) < 2:
+                raise InputError(f"--label-budgets {text}: {word!r} is neither a number of poses of at least 2 nor all")
+            numbers.add(int(word))
+    if not words:
+        raise InputError("--label-budgets: give numbers of poses or all, separated by commas")
+    return [*sorted(numbers), *([None] if "all" in words else [])]
+
+
+def pose_order(real: HandDataset, seed: int) -> tuple[NDArray[np.int64], int]:
+    """Rank of each row's pose in the seeded order, and the number of poses; rows without `pose_id` count by group."""
+    ids = real.read("pose_id" if real.has("pose_id") else "group")
+    _, pose = np.unique(ids, return_inverse=True)
+    total = int(pose.max()) + 1
+    rank = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_ORDER,))).permutation(total)
+    return rank[pose.reshape(-1)], total
+
+
+def _write_subset(real: HandDataset, rows: NDArray[np.int64], out: Path, budget: int, seed: int) -> None:
+    """Copy rows to a file of their own."""
+    view = HandDataset(real.path, rows=rows)
+    config = {"subset_of": real.checksum, "poses": budget, "seed": seed}
+    work = PartialOutput.open(out, config, overwrite=False)
+    if work is None:
+        return
+    if not work.is_done(0):
+        with DatasetWriter(
+            work.shard(0),
+            kind=real.kind,
+            config=config,
+            seed=real.seed,
+            size=real.size,
+            channels=real.channels,
+            fields=[name for name in view.available if not name.startswith("provenance/")],
+        ) as writer:
+            for block in view.iter_batches(_BLOCK, [n for n in view.available if not n.startswith("provenance/")]):
+                writer.append(block)
+    work.assemble(1, seed=real.seed)
+
+
+def make_budget_data(
+    budget: int | None,
+    real: HandDataset,
+    minted: HandDataset,
+    folder: Path,
+    *,
+    seed: int,
+    checker: CheckerConfig,
+    disentangle: DisentangleConfig | None,
+    device: str,
+    progress: Progress,
+) -> BudgetData:
+    """The data of one budget, made where it is not there yet.
+
+    Args:
+        budget: Poses, None for all of them with the minted data as given.
+        real: Train rows of the real data.
+        minted: Minted data of all labels; its images for each pose row set how many are minted at smaller budgets.
+        folder: Of the experiment; a budget's files go to `folder/budget-B`.
+        seed: Of the choice of poses and of everything trained.
+        checker: Settings of the checkers.
+        disentangle: Settings of the disentangler; sized for device and data by default.
+        device: Where to train.
+        progress: Told of everything.
+
+    Raises:
+        InputError: More poses are asked for than there are.
+    """
+    rank, poses = pose_order(real, seed)
+    if budget is None:
+        return BudgetData("all", poses, real, minted)
+    if budget > poses:
+        raise InputError(f"--label-budgets {budget}: {real.path} has {poses} train poses; ask for fewer, or for all")
+    place = folder / f"budget-{budget:06d}"
+    place.mkdir(exist_ok=True)
+    rows = real.rows[rank < budget]
+    subset = place / "real.h5"
+    _write_subset(real, rows, subset, budget, seed)
+    progress.note(f"budget of {budget} poses: disentangler, checker and minted data from these {len(rows)} rows alone")
+    settings = disentangle or default_config(len(rows), real.size, device)
+    train_disentangler(subset, place / "disentangler", replace(settings, seed=seed), device=device, progress=progress)
+    train_checkers(subset, place / "checker", replace(checker, seed=seed), device=device, progress=progress)
+    wanted = max(1, round(len(minted) * len(rows) / len(real)))
+    config = RemixConfig(wanted, subset, place / "disentangler", place / "checker", seed=seed)
+    # Few poses have few combinations, and not all of them pass the check.
+    config = replace(config, n=max(1, min(wanted, remix_capacity(config) // 2)))
+    remix(config, place / "minted.h5", device=device, progress=progress)
+    return BudgetData(str(budget), budget, HandDataset(subset), HandDataset(place / "minted.h5"))

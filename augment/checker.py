@@ -1,0 +1,338 @@
+"""Independent estimators that check minted labels, cross-fitted so that none has seen what it judges.
+
+The split-0 rows are cut into two folds. Rows that share a group, a pose or a frame always lie in the same fold;
+everything else follows a seeded draw that balances the row counts. Estimator k is trained on the rows *outside* fold
+k, and a minted image takes pose and appearance from rows of one fold k and is judged by estimator k. What holds, and
+what does not:
+
+* Neither source row, nor any row of their groups, poses or frames, was ever in estimator k's training.
+* The estimator shares no weight, loss or seed with the disentangler: it is an estimator of the registry, trained by
+  itself on real rows.
+* It may know the *lighting and background* of y from other poses, since a rendered pool of appearances is shared by
+  all poses (folds without a common appearance would not exist). Light says nothing about where the joints of x are,
+  so the check stays one of the pose.
+* No minted image is ever trained on, and its weights are those of the last step: nothing is chosen on the rows it
+  will judge.
+
+The error that estimator k makes on the untouched images of fold k is stored; its 90th percentile over both folds is
+the default threshold.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from handaug.augment.batches import RowPool, training_batches
+from handaug.augment.transforms import TrainTransform
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.progress import SILENT, Progress
+from handaug.data_specs.reader import HandDataset
+from handaug.models.checkpoint import CONFIG, load_model, save_model
+from handaug.models.estimators import Estimator, build_estimator, load_estimator, save_estimator
+from handaug.models.fit import fit_estimator, predict_keypoints
+from handaug.models.metrics import keypoint_distances
+from handaug.models.run_folder import RunFolder
+
+__all__ = [
+    "CheckerConfig",
+    "Checkers",
+    "THRESHOLD_PERCENTILE",
+    "cut_folds",
+    "default_checker_config",
+    "estimate",
+    "fingerprint",
+    "row_errors",
+    "train_checkers",
+]
+
+THRESHOLD_PERCENTILE = 90.0
+_FOLD_DRAW = 21
+_TRAINING_SEED = 22
+_PREDICT_ROWS = 256
+
+
+@dataclass(frozen=True)
+class CheckerConfig:
+    """How the two estimators are trained."""
+
+    estimator: str = "unet"
+    """Name in the registry of estimators."""
+    width: int | None = None
+    """Channels of its first level; its own default if None."""
+    steps: int = 1200
+    """Optimiser steps of each of the two."""
+    batch_size: int = 64
+    """Rows in a step."""
+    lr: float = 2e-3
+    """Highest learning rate."""
+    seed: int = 0
+    """Of the folds, the initialisation and the order."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"checker steps {self.steps}: train at least 1 step")
+
+
+def default_checker_config(device: str) -> CheckerConfig:
+    """Settings of a bare command: as many steps as two cores do in about five minutes at 64 px, more on a GPU."""
+    return CheckerConfig(steps=4000) if device.startswith("cuda") else CheckerConfig(width=16, steps=1200)
+
+
+def cut_folds(
+    group: NDArray[np.int64], pose_id: NDArray[np.int64], image_id: NDArray[np.int64], seed: int
+) -> NDArray[np.int8]:
+    """Two folds of about equal size; rows that share a group, a pose or a frame share the fold.
+
+    Args:
+        group: (N,) ids.
+        pose_id: (N,) ids.
+        image_id: (N,) ids.
+        seed: Of the draw.
+
+    Returns:
+        (N,) 0 or 1.
+    """
+    rows = np.arange(len(group))
+    edges = []
+    for ids in (group, pose_id, image_id):
+        _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+        edges.append(first[inverse.reshape(-1)])
+    ends = np.concatenate(edges)
+    links = coo_matrix((np.ones(len(ends), np.int8), (np.tile(rows, 3), ends)), shape=(len(rows), len(rows)))
+    count, component = connected_components(links, directed=False)
+    sizes = np.bincount(component, minlength=count)
+    fold_of = np.zeros(count, np.int8)
+    filled = [0, 0]
+    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_FOLD_DRAW,))).permutation(count)
+    # Large components first, in drawn order among equals: the emptier fold takes the next one.
+    for k in order[np.argsort(-sizes[order], kind="stable")]:
+        emptier = int(filled[1] < filled[0])
+        fold_of[k] = emptier
+        filled[emptier] += int(sizes[k])
+    fold: NDArray[np.int8] = fold_of[component]
+    return fold
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the weights below a folder: names and contents of its safetensors files, wherever the folder lies."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def row_errors(predicted: NDArray[Any], true: NDArray[Any], visibility: NDArray[Any]) -> NDArray[np.float32]:
+    """Mean Euclidean distance in pixels over the joints with visibility >= 1; (N,), NaN where none is labelled."""
+    distances = keypoint_distances(predicted, true, visibility)
+    labelled = np.isfinite(distances)
+    total = np.where(labelled, distances, 0).sum(1)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float32] = (total / np.where(labelled.any(1), labelled.sum(1), np.nan)).astype(np.float32)
+    return mean
+
+
+def estimate(estimator: Estimator, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Keypoints (N, 21, 2) in pixels of uint8 NHWC images."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return predict_keypoints(estimator.eval(), pixels, batch_size=_PREDICT_ROWS).numpy()
+
+
+def _settings(data: HandDataset, config: CheckerConfig) -> dict[str, Any]:
+    """What makes a checker what it is; paths are no part of it."""
+    height, width = data.size
+    return {
+        "kind": "checker",
+        **asdict(config),
+        "data_checksum": data.checksum,
+        "size": [height, width],
+        "channels": data.channels,
+    }
+
+
+def train_checkers(
+    data: Path,
+    out: Path,
+    config: CheckerConfig,
+    *,
+    device: str = "cpu",
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> Path:
+    """Train the two estimators on the train split of a dataset.
+
+    Args:
+        data: Dataset with labelled split-0 rows.
+        out: Folder of the checker; a fold that is trained is not trained again after an interruption.
+        config: Settings.
+        device: Where to train.
+        overwrite: Whether a checker of other settings may be replaced.
+        progress: Told of the steps.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: Too few labelled rows, or `out` holds something else.
+    """
+    view = HandDataset(data, split="train")
+    visibility = view.read("visibility")
+    view = HandDataset(data, rows=view.rows[(visibility > 0).any(1)])
+    settings = _settings(view, config)
+    ids = [view.read(name) if view.has(name) else -1 - view.rows for name in ("group", "pose_id", "image_id")]
+    fold = cut_folds(ids[0], ids[1], ids[2], config.seed)
+    if min(np.bincount(fold, minlength=2)) == 0:
+        raise InputError(f"{data}: a checker needs labelled train rows of at least two groups; add data")
+    run = RunFolder.open(out, settings, overwrite=overwrite)
+    if run is None:
+        return out
+    with run:
+        _train_both(view, fold, ids, settings, config, run.folder, device, progress)
+        return run.finish()
+
+
+def _train_both(
+    view: HandDataset,
+    fold: NDArray[np.int8],
+    ids: list[NDArray[np.int64]],
+    settings: dict[str, Any],
+    config: CheckerConfig,
+    work: Path,
+    device: str,
+    progress: Progress,
+) -> None:
+    """Train estimator 0 and 1, measure each on the fold it never saw, write what they saw and the threshold."""
+    errors = np.full(len(view), np.nan, np.float32)
+    for k in (0, 1):
+        seen = HandDataset(view.path, rows=view.rows[fold != k])
+        unseen = HandDataset(view.path, rows=view.rows[fold == k])
+        estimator = _train_fold(seen, work / f"fold-{k}", config, k, device, progress)
+        errors[fold == k] = _held_out_errors(estimator, unseen)
+    tensors = {
+        "rows": torch.from_numpy(view.rows),
+        "fold": torch.from_numpy(fold),
+        "group": torch.from_numpy(ids[0]),
+        "pose_id": torch.from_numpy(ids[1]),
+        "held_out_error_px": torch.from_numpy(errors),
+    }
+    threshold = float(np.percentile(errors, THRESHOLD_PERCENTILE))
+    quantiles = {str(q): float(np.percentile(errors, q)) for q in (10, 50, 90, 99)}
+    save_model(work, tensors, {**settings, "threshold_px": threshold, "held_out_percentiles_px": quantiles})
+    progress.note(
+        f"checker: held-out error {quantiles['50']:.2f} px median, threshold {threshold:.2f} px (90th percentile)"
+    )
+
+
+def _train_fold(
+    seen: HandDataset, folder: Path, config: CheckerConfig, fold: int, device: str, progress: Progress
+) -> Estimator:
+    """Estimator that checks `fold`, trained on `seen`, or read back if it was trained before."""
+    if (folder / CONFIG).exists():
+        return load_estimator(folder, device)[0]
+    pool = RowPool([seen])
+    seed = int(np.random.SeedSequence(config.seed, spawn_key=(_TRAINING_SEED, fold)).generate_state(1)[0])
+    torch.manual_seed(seed)
+    estimator = build_estimator(
+        config.estimator,
+        size=pool.size,
+        channels=pool.channels,
+        **({} if config.width is None else {"width": config.width}),
+    )
+    batches = training_batches(
+        pool, batch_size=config.batch_size, seed=seed, transform=TrainTransform("light", flips=pool.both_hands)
+    )
+    fit_estimator(
+        estimator,
+        batches,
+        steps=config.steps,
+        lr=config.lr,
+        checkpoints=1,
+        validate=None,
+        device=device,
+        progress=progress,
+        label=f"checker {fold + 1} of 2",
+    )
+    save_estimator(folder, estimator, {"checks_fold": fold, "steps": config.steps})
+    return estimator
+
+
+def _held_out_errors(estimator: Estimator, unseen: HandDataset) -> NDArray[np.float32]:
+    out = []
+    for block in unseen.iter_batches(_PREDICT_ROWS, ["images", "keypoints_2d", "visibility"]):
+        predicted = estimate(estimator, block["images"])
+        out.append(row_errors(predicted, block["keypoints_2d"], block["visibility"]))
+    return np.concatenate(out)
+
+
+class Checkers:
+    """The two trained estimators and what each of them has seen. Get one from `load`."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        tensors, self.info = load_model(folder, "checker")
+        self.folder = folder
+        self.size: tuple[int, int] = (int(self.info["size"][0]), int(self.info["size"][1]))
+        self.channels = int(self.info["channels"])
+        self.threshold_px = float(self.info["threshold_px"])
+        self.held_out_px: NDArray[np.float32] = tensors["held_out_error_px"].numpy()
+        self._rows: NDArray[np.int64] = tensors["rows"].numpy()
+        self._fold: NDArray[np.int8] = tensors["fold"].numpy()
+        self._ids = {"pose_id": tensors["pose_id"].numpy(), "group": tensors["group"].numpy()}
+        self._estimators = [load_estimator(folder / f"fold-{k}", device)[0] for k in (0, 1)]
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> "Checkers":
+        """Read a checker's folder.
+
+        Raises:
+            InputError: It is no finished checker.
+        """
+        return cls(folder, device)
+
+    def folds_of(self, data: HandDataset) -> NDArray[np.int8]:
+        """The fold that holds each row of a dataset view.
+
+        Rows of the checker's own file are known by number, rows of other files by `pose_id` (unique across files) and
+        `group`.
+
+        Returns:
+            (N,) 0 or 1: estimator number 0 or 1 never saw the row, the other did; -1: neither saw it.
+
+        Raises:
+            InputError: The data does not fit the checker, or both estimators saw rows of a row's pose or group.
+        """
+        if data.size != self.size or data.channels != self.channels:
+            raise InputError(
+                f"{self.folder}: checks {self.size[0]} x {self.size[1]} px with {self.channels} channels, {data.path} has "
+                f"{data.size[0]} x {data.size[1]} px with {data.channels}; train a checker on data of that size"
+            )
+        if data.checksum == self.info["data_checksum"]:
+            return _look_up(self._rows, self._fold, data.rows)
+        known = [_look_up(self._ids[n], self._fold, data.read(n)) for n in ("pose_id", "group") if data.has(n)]
+        lowest = np.min(np.where(np.stack(known) < 0, 2, known), axis=0)
+        highest: NDArray[np.int8] = np.max(known, axis=0)
+        torn = (lowest < 2) & (lowest != highest)
+        if torn.any():
+            raise InputError(
+                f"{self.folder}: both of its estimators saw relatives of row {int(data.rows[torn.argmax()])} of {data.path}, so "
+                "none can check it; train a checker on this data"
+            )
+        return highest
+
+    def predict(self, number: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Keypoints (N, 21, 2) in pixels by estimator `number` of uint8 NHWC images."""
+        return estimate(self._estimators[number], images)
+
+
+def _look_up(keys: NDArray[np.int64], values: NDArray[np.int8], wanted: NDArray[np.int64]) -> NDArray[np.int8]:
+    """values[keys == wanted] for each wanted key, -1 where there is none."""
+    order = np.argsort(keys, kind="stable")
+    place = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
+    found = keys[order][place] == wanted
+    return np.where(found, values[order][place], -1).astype(np.int8)

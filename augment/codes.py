@@ -1,0 +1,96 @@
+"""Pose and appearance codes of source images, each encoded once and kept in memory-mapped files.
+
+Encoding is bounded by the number of sources, not by the number of images minted from them. Rows are encoded in fixed
+blocks, so that a code never depends on who asked for it first: a resumed run finds the same codes to the last bit.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handaug.data_specs.progress import SILENT, Progress
+from handaug.data_specs.reader import HandDataset
+from handaug.models.disentangle.api import Disentangler
+
+__all__ = ["CodeStore", "decode_images", "encode_block"]
+
+_BLOCK = 128
+
+
+@torch.no_grad()
+def encode_block(model: Disentangler, images: NDArray[np.uint8], what: str, device: str) -> NDArray[np.float32]:
+    """Codes of uint8 NHWC images, first axis the images.
+
+    Args:
+        model: The disentangler, in evaluation mode.
+        images: (N, H, W, C).
+        what: `pose` or `appearance`.
+        device: Where the model is.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device).float() / 255
+    code = model.encode_pose(pixels) if what == "pose" else model.encode_appearance(pixels)
+    return code.float().cpu().numpy()
+
+
+@torch.no_grad()
+def decode_images(
+    model: Disentangler, pose: NDArray[np.float32], appearance: NDArray[np.float32], device: str
+) -> NDArray[np.uint8]:
+    """Images (N, H, W, C) uint8 of codes: clipped to [0, 1], rounded to the nearest of 256 levels, as they will be
+    stored.
+    """
+    images = model.decode(torch.from_numpy(pose).to(device), torch.from_numpy(appearance).to(device))
+    levels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(levels.cpu().numpy().transpose(0, 2, 3, 1))
+
+
+class CodeStore:
+    """Codes of the rows of one dataset view, encoded block by block when they are first asked for.
+
+    Args:
+        model: The disentangler, in evaluation mode.
+        data: The view.
+        what: `pose` or `appearance`.
+        folder: Where the code file lies; it is written anew.
+        device: Where the model is.
+        mirror: Encode the mirrored images.
+    """
+
+    def __init__(
+        self, model: Disentangler, data: HandDataset, what: str, folder: Path, device: str, *, mirror: bool = False
+    ) -> None:
+        self._model, self._data, self._what, self._device, self._mirror = model, data, what, device, mirror
+        self._path = folder / f"codes-{what}{'-mirrored' if mirror else ''}.npy"
+        self._codes: NDArray[np.float32] | None = None
+        self._done = np.zeros(-(-len(data) // _BLOCK), bool)
+
+    def get(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Codes of rows by their place in the view, first axis as `index`."""
+        for block in np.unique(index // _BLOCK):
+            if not self._done[block]:
+                self._encode(int(block))
+        assert self._codes is not None, "an empty index has no code"
+        return self._codes[index]
+
+    def encode_all(self, progress: Progress = SILENT) -> None:
+        """Encode every block that is missing."""
+        with progress.task(f"encode {self._what}", len(self._data), "images") as advance:
+            for block in range(len(self._done)):
+                if not self._done[block]:
+                    self._encode(block)
+                advance(min(_BLOCK, len(self._data) - block * _BLOCK))
+
+    def _encode(self, block: int) -> None:
+        span = slice(block * _BLOCK, (block + 1) * _BLOCK)
+        images = self._data.read("images", span)
+        codes = encode_block(
+            self._model, np.ascontiguousarray(images[:, :, ::-1]) if self._mirror else images, self._what, self._device
+        )
+        if self._codes is None:
+            self._codes = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+                self._path, mode="w+", dtype=np.float32, shape=(len(self._data), *codes.shape[1:])
+            )
+        self._codes[span] = codes
+        self._done[block] = True

@@ -1,0 +1,161 @@
+"""`handaug remix`: mint a labelled dataset."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from handaug.cli.common import (
+    DATA_FILE,
+    FOLDER,
+    OUT_FILE,
+    RichProgress,
+    Workspace,
+    debug_option,
+    device_option,
+    overwrite_option,
+    pick_device,
+    seed_option,
+    workspace_option,
+)
+from handaug.data_specs.errors import InputError
+
+if TYPE_CHECKING:
+    from handaug.data_specs.progress import Progress
+
+__all__ = ["command", "train_what_is_missing"]
+
+
+@click.command(short_help="Mint new labelled images from pose x appearance pairs.")
+@click.argument("out", required=False, type=OUT_FILE)
+@click.option("--n", "n", type=int, default=100_000, help="Images kept in the end.")
+@click.option(
+    "--checkpoint",
+    type=FOLDER,
+    metavar="RUN",
+    show_default="the workspace's; trained first if there is none",
+    help="Folder of a disentangler.",
+)
+@click.option(
+    "--checker",
+    type=FOLDER,
+    metavar="CKPT",
+    show_default="the workspace's; trained first if there is none",
+    help="Folder of a label checker.",
+)
+@click.option(
+    "--poses",
+    type=DATA_FILE,
+    metavar="DATA",
+    show_default="the workspace's renders",
+    help="Dataset whose train split gives poses and labels.",
+)
+@click.option(
+    "--appearances",
+    type=DATA_FILE,
+    metavar="DATA",
+    show_default="that of --poses",
+    help="Dataset whose train split lends its appearance, labelled or not.",
+)
+@click.option(
+    "--max-label-error",
+    type=float,
+    metavar="PX",
+    show_default="90th percentile of the checker's error on images it never saw",
+    help="Largest mean distance in pixels between the label and the checker's estimate.",
+)
+@seed_option
+@device_option
+@workspace_option
+@overwrite_option
+@debug_option
+def command(
+    out: Path | None,
+    n: int,
+    checkpoint: Path | None,
+    checker: Path | None,
+    poses: Path | None,
+    appearances: Path | None,
+    max_label_error: float | None,
+    seed: int,
+    device: str,
+    workspace: Workspace,
+    overwrite: bool,
+) -> None:
+    """Mint a labelled dataset into OUT (default: minted.h5 of the workspace).
+
+    Each image shows the pose of one hand in the appearance of another; an estimator that saw neither checks its
+    label. Beside OUT lie the figures (.json) and examples (.png). An interrupted run goes on with the same command.
+    """
+    if n <= 0:
+        raise InputError(f"--n {n}: mint at least 1 image")
+    if max_label_error is not None and not max_label_error > 0:
+        raise InputError(f"--max-label-error {max_label_error}: give a distance above 0 pixels")
+    target = out or workspace.minted
+    source = poses or workspace.renders
+    if not source.exists():
+        remedy = (
+            "run 'handaug render' first or give --poses" if poses is None else "give an existing dataset as --poses"
+        )
+        raise InputError(f"{source}: no such file; {remedy}")
+    from handaug.data_specs.partial import claim_output
+
+    claim_output(target)
+    place = pick_device(device)
+    progress = RichProgress()
+    training = workspace.renders if workspace.renders.exists() else source
+    train_what_is_missing(
+        training,
+        None if checkpoint else workspace.disentangler,
+        None if checker else workspace.checker,
+        seed=seed,
+        device=place,
+        progress=progress,
+    )
+    from handaug.augment.remix import RemixConfig, remix
+
+    config = RemixConfig(
+        n=n,
+        poses=source,
+        disentangler=checkpoint or workspace.disentangler,
+        checker=checker or workspace.checker,
+        appearances=appearances,
+        max_label_error=max_label_error,
+        seed=seed,
+    )
+    report = remix(config, target, device=place, progress=progress, overwrite=overwrite)
+    for line in report.lines():
+        click.echo(line)
+
+
+def train_what_is_missing(
+    data: Path, disentangler: Path | None, checker: Path | None, *, seed: int, device: str, progress: "Progress"
+) -> None:
+    """Train the workspace's disentangler and checker where there is none yet, and say so.
+
+    Args:
+        data: Dataset to train on.
+        disentangler: Folder that must hold a disentangler in the end; None where the user gave one.
+        checker: Folder that must hold a checker in the end; None where the user gave one.
+        seed: Of both trainings.
+        device: Where to train.
+        progress: Told of the steps.
+    """
+    from dataclasses import replace
+
+    if disentangler is not None and not disentangler.exists():
+        from handaug.data_specs.reader import HandDataset
+        from handaug.models.disentangle.config import default_config
+        from handaug.models.disentangle.train import train_disentangler
+
+        view = HandDataset(data, split="train")
+        progress.note(f"{disentangler}: no disentangler yet, training one on {data} first")
+        settings = default_config(len(view), view.size, device)
+        train_disentangler(data, disentangler, replace(settings, seed=seed), device=device, progress=progress)
+    if checker is not None and not checker.exists():
+        from handaug.augment.checker import default_checker_config, train_checkers
+
+        progress.note(f"{checker}: no label checker yet, training one on {data} first")
+        train_checkers(
+            data, checker, replace(default_checker_config(device), seed=seed), device=device, progress=progress
+        )
