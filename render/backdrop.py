@@ -16,6 +16,8 @@ __all__ = ["IMAGE_SUFFIXES", "PANORAMA_SUFFIXES", "backdrop", "image_files", "lo
 
 Floats = NDArray[np.float32]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_BRIGHTEST_LAMP, _BRIGHTEST = 8.0, 1.5
+"""A lamp out of focus spreads its light; after that, more than white would make the hand's smooth outline jagged."""
 PANORAMA_SUFFIXES = (".exr", ".hdr")
 
 
@@ -62,10 +64,10 @@ def backdrop(appearance: Appearance, light: Light, panorama: Floats, image: Floa
     """
     back = appearance.backdrop
     picture = _window(appearance, light, panorama, size) if image is None else _crop(image, back.crop, size)
-    picture = np.minimum(picture * back.gain, 8.0)
+    picture = np.minimum(picture * back.gain, _BRIGHTEST_LAMP)
     if back.blur > 0:
         picture = gaussian_filter(picture, (back.blur * size, back.blur * size, 0), mode="nearest")
-    return np.asarray(picture, np.float32)
+    return np.asarray(np.minimum(picture, _BRIGHTEST), np.float32)
 
 
 def _window(appearance: Appearance, light: Light, panorama: Floats, size: int) -> NDArray[np.float64]:

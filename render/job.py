@@ -101,7 +101,7 @@ def expected_seconds(config: RenderConfig, images: int, workers: int) -> float:
     """About how long rendering takes, from rates measured on one core of a 2020s server CPU
     (`benchmarks/render_speed.py`)."""
     pixels = config.size**2
-    per_image = 0.018 + pixels * (1.1e-6 * config.samples + 3e-6)
+    per_image = 0.025 + pixels * (0.6e-6 * config.samples + 4e-6)
     return 6 + images * per_image / workers
 
 

@@ -3,7 +3,7 @@
 Runs in a worker process. What it writes is a function of (config, shard number) alone.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ _FOREARM = 0
 """Number of the forearm in `hand.SEGMENTS`."""
 
 
+@dataclass(frozen=True, eq=False)
 class LabelledHand:
-    """Pose i of a config: the scene to draw and its labels."""
+    """One pose of a config."""
 
-    def __init__(self, scene: HandScene, labels: Rows) -> None:
-        self.scene = scene
-        self.labels = labels
+    scene: HandScene
+    """What Blender draws."""
+    labels: Rows
+    """The row's fields, all but images and what depends on the appearance."""
 
 
 def optional_fields(config: RenderConfig) -> list[str]:
@@ -136,7 +138,7 @@ class ShardRenderer:
     def _draw(self, scene: HandScene, appearance: Appearance, pose: int) -> NDArray[np.uint8]:
         config = self.config
         panorama = self._session.panorama(appearance.environment)
-        light = measure(appearance, panorama, config.n_channels)
+        light = measure(appearance, self._session.lighting(appearance.environment), config.n_channels)
         index = (pose, appearance.number)
         seed = int(generator(config.seed, Kind.IMAGE, *index, Factor.SAMPLES).integers(2**31 - 1))
         drawn = self._session.render(scene, appearance, light, samples=config.samples, seed=seed)

@@ -1,5 +1,8 @@
 """Where the skin is nail and where it is palm: weights of the vertices, from the hand at rest."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,26 +15,25 @@ __all__ = ["Surface", "surface_of"]
 Floats = NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
 class Surface:
-    """What the material needs to know about the mesh.
+    """What the material needs to know about the mesh."""
 
-    Attributes:
-        quads: (F, 4) faces of a right hand.
-        rest: (V, 3) vertices of the hand at rest, metres: textures are fixed to them.
-        nail: (V,) 1 on the nails, 0 elsewhere.
-        palm: (V,) 1 on the hairless skin of palm and finger pads, 0 elsewhere: it has little melanin.
-    """
-
-    def __init__(self, quads: NDArray[np.int32], rest: Floats, nail: Floats, palm: Floats) -> None:
-        self.quads, self.rest, self.nail, self.palm = quads, rest, nail, palm
+    quads: NDArray[np.int32]
+    """(F, 4) faces of a right hand."""
+    rest: Floats
+    """(V, 3) vertices of the hand at rest, metres: textures are fixed to them."""
+    nail: Floats
+    """(V,) 1 on the nails, 0 elsewhere."""
+    palm: Floats
+    """(V,) 1 on the hairless skin of palm and finger pads, which has little melanin; 0 on the back."""
 
 
 def surface_of(model: HandModel) -> Surface:
     """Measure the rest pose (all angles zero, mean shape).
 
     The inside of a finger segment is the side its tip moves to when the last joint bends, which also holds for the
-    thumb. A nail is the outer side of the last two thirds of a distal segment; palm is the inner side of everything
-    but the forearm.
+    thumb. A nail is the outer side of the last half of a distal segment; palm is the inner side of the hand.
     """
     flat = HandPose(np.zeros(len(ANGLES)))
     rest = model.pose(model.mean_shape, flat)
@@ -41,7 +43,7 @@ def surface_of(model: HandModel) -> Surface:
     owner = segment.argmax(1)
 
     nail = np.zeros(len(rest.vertices))
-    inner = np.where(owner > 0, normals[:, 2], -1.0)  # out of the palm
+    inner = normals[:, 2]  # out of the palm
     for finger, joints in FINGERS.items():
         last = "ip" if finger == "thumb" else "dip"
         bent = HandPose.from_degrees(**{f"{finger}_{last}_flexion": 30.0})
@@ -58,10 +60,12 @@ def surface_of(model: HandModel) -> Surface:
         place = (rest.vertices - root) @ along / length
         plate = _step(place, 0.5, 0.62) * _step(-(normals @ pad), 0.62, 0.8) * (owner == SEGMENTS.index(f"{finger}_3"))
         nail = np.maximum(nail, plate)
-    return Surface(model.quads, rest.vertices, nail.astype(np.float32), _step(inner, -0.25, 0.35).astype(np.float32))
+    # The inside of the forearm is a little paler too; at the wrist one becomes the other.
+    palm = _step(inner, -0.25, 0.35) * (0.15 + 0.85 * _step(rest.vertices[:, 1], -0.025, 0.03))
+    return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32))
 
 
-def _step(x: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+def _step(x: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.float64]:
     t = np.clip((x - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t))
 

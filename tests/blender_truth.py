@@ -82,7 +82,7 @@ def main(out: str) -> None:
         name: [] for name in ("index", "depth", "balls", "joints", "cameras")
     }
     appearance = sample_appearance(0, 0, environments=session.environments)
-    light = measure(appearance, session.panorama(appearance.environment), 3)
+    light = measure(appearance, session.lighting(appearance.environment), 3)
 
     scene.cycles.pixel_filter_type, scene.cycles.filter_width = "BOX", 0.01  # rays through pixel centres
     hands = scenes(model)
@@ -142,7 +142,7 @@ def card_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
             appearance.lamps[0], direction=(0.0, 0.0, -1.0), side=0.05, distance=0.9, share=share, color=(1, 1, 1)
         )
         appearance = replace(appearance, lamps=(lamp,))
-        light = replace(measure(appearance, session.panorama(0), 3), environment_strength=0.0)
+        light = replace(measure(appearance, session.lighting(0), 3), environment_strength=0.0)
         aim_camera(session.scene, camera, SIZE)
         session._light(appearance, light, (0, 0, 1))
         got.append(session.shoot(64, 0, denoise=False)["Combined"][28:36, 28:36, :3].mean())

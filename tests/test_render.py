@@ -26,7 +26,9 @@ from handaug.render.config import RenderConfig
 from handaug.render.hand import HandModel, mirror_quads
 from handaug.render.job import render_dataset
 from handaug.render.labels import rasterise
+from handaug.render.pose_prior import HandPose
 from handaug.render.shard import sample_hand
+from handaug.render.surface import surface_of
 
 pytest.importorskip("bpy", reason="needs the extra `render`")
 
@@ -110,6 +112,23 @@ def test_the_panorama_behind_is_the_one_that_lights(truth: Arrays) -> None:
 
 def test_a_lamp_has_the_power_the_exposure_reckons_with(truth: Arrays) -> None:
     np.testing.assert_allclose(truth["card"], truth["card_expected"], rtol=0.02)
+
+
+def test_nails_and_palm_lie_where_anatomy_has_them() -> None:
+    model = HandModel.load()
+    surface = surface_of(model)
+    joints = model.pose(model.mean_shape, HandPose.from_degrees()).joints
+    nails = surface.rest[surface.nail > 0.5]
+    nearest = np.linalg.norm(nails[:, None] - joints, axis=2).argmin(1)
+    # z points out of the palm: the nails of the four fingers lie behind their tips, the palm's skin before its back's.
+    for tip in (4, 8, 12, 16, 20):
+        assert (nearest == tip).sum() >= 10
+        assert tip == 4 or nails[nearest == tip, 2].mean() < joints[tip, 2] - 0.001
+    hand = (surface.rest[:, 1] > 0.03) & (surface.rest[:, 1] < 0.08)
+    assert (
+        surface.rest[hand & (surface.palm > 0.9), 2].mean() > surface.rest[hand & (surface.palm < 0.1), 2].mean() + 0.01
+    )
+    assert surface.palm[surface.nail > 0.5].mean() < 0.1
 
 
 # -- the job
@@ -196,6 +215,15 @@ def _workers_of(parent: int) -> list[int]:
     return found
 
 
+def _assert_gone(workers: list[int]) -> None:
+    """Soon, that is: a worker that has just been started finds out first that its input has ended."""
+    assert workers
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+
+
 def _wait_for(shard: Path, process: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 60
     while not shard.exists():
@@ -221,11 +249,8 @@ def test_killed_runs_go_on_to_the_same_file(arrays: Arrays, tmp_path: Path) -> N
     workers = _workers_of(second.pid)
     second.kill()
     second.communicate(timeout=60)
-    deadline = time.monotonic() + 5
-    while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers):
-        assert time.monotonic() < deadline, "a worker outlived its parent"
-        time.sleep(0.05)
-    assert workers and not out.exists()
+    _assert_gone(workers)
+    assert not out.exists()
     kept = (partial / "shard-000000.h5").stat().st_mtime_ns
 
     third = handaug("render", out, *OPTIONS, "--workers", "1")
@@ -244,7 +269,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == 130 and "Traceback" not in errors
-    assert workers and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    _assert_gone(workers)
 
 
 def test_a_dask_cluster_makes_the_same_file(arrays: Arrays, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bpy
 import numpy as np
@@ -107,7 +107,7 @@ class BlenderSession:
         self._lamps = [self._add_lamp(k) for k in range(_LAMPS)]
         self._add_world()
         self._files = panorama_files(hdris)
-        self._panoramas: OrderedDict[int, tuple[Any, Floats]] = OrderedDict()
+        self._panoramas: OrderedDict[int, _Panorama] = OrderedDict()
 
     @property
     def environments(self) -> int:
@@ -115,8 +115,12 @@ class BlenderSession:
         return len(self._files)
 
     def panorama(self, number: int) -> Floats:
-        """(H, W, 3) linear, first row up, at most 1024 px wide."""
-        return self._panorama(number)[1]
+        """(H, W, 3) linear, first row up, at most 1024 px wide: for the backdrop."""
+        return self._panorama(number).fine
+
+    def lighting(self, number: int) -> Floats:
+        """The same at 256 px: what lights the hand."""
+        return self._panorama(number).coarse
 
     def render(self, hand: HandScene, appearance: Appearance, light: Light, *, samples: int, seed: int) -> Floats:
         """Draw the hand alone, on nothing.
@@ -161,7 +165,7 @@ class BlenderSession:
         self._mesh.update()
 
     def _light(self, appearance: Appearance, light: Light, centre: tuple[float, float, float]) -> None:
-        self._environment.image = self._panorama(appearance.environment)[0]
+        self._environment.image = self._panorama(appearance.environment).image
         self._strength.default_value = light.environment_strength
         # Blender's world direction -> camera's frame (half a turn about x) -> panorama.
         turn = Quaternion(appearance.rotation) @ Quaternion((0, 1, 0, 0))
@@ -219,10 +223,10 @@ class BlenderSession:
         link(self._environment.outputs[0], nodes["Background"].inputs["Color"])
         world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", _MAP
 
-    def _panorama(self, number: int) -> tuple[Any, Floats]:
+    def _panorama(self, number: int) -> "_Panorama":
         if number not in self._panoramas:
             if len(self._panoramas) >= _KEPT:
-                bpy.data.images.remove(self._panoramas.popitem(last=False)[1][0])
+                bpy.data.images.remove(self._panoramas.popitem(last=False)[1].image)
             self._panoramas[number] = _load_panorama(self._files[number])
         self._panoramas.move_to_end(number)
         return self._panoramas[number]
@@ -245,8 +249,14 @@ def _mesh(surface: Surface) -> Any:
     return mesh
 
 
-def _load_panorama(path: Path) -> tuple[Any, Floats]:
-    """The lighting image (256 px wide, in Blender) and the pixels for the backdrop (at most 1024 px wide)."""
+class _Panorama(NamedTuple):
+    image: Any
+    """The coarse pixels, in Blender."""
+    coarse: Floats
+    fine: Floats
+
+
+def _load_panorama(path: Path) -> _Panorama:
     try:
         with _quiet():
             file = bpy.data.images.load(str(path))
@@ -266,7 +276,7 @@ def _load_panorama(path: Path) -> tuple[Any, Floats]:
     filled[..., :3] = coarse[::-1]
     image.pixels.foreach_set(filled.ravel())
     image.update()
-    return image, fine
+    return _Panorama(image, coarse, fine)
 
 
 def _average(picture: Floats, width: int) -> Floats:
