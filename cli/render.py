@@ -75,13 +75,14 @@ def command(
     appearances. Beside OUT lies a contact sheet (.png). A run that was stopped goes on with the same command.
     """
     from handaug.render.config import RenderConfig
-    from handaug.render.job import render_dataset
 
     config = RenderConfig(
         **options,
         hdris=str(hdris) if hdris else None,
         backgrounds=str(backgrounds) if backgrounds else None,
     )
+    from handaug.render.job import render_dataset  # after the options are known to be right: it loads much
+
     place = out or workspace.renders
     render_dataset(
         config, place, workers=workers, scheduler=scheduler, overwrite=overwrite, progress=(shown := RichProgress())

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -220,6 +220,10 @@ def run_dask(config: RenderConfig, shards: Iterable[Shard], client: Any, done: D
     """
     import distributed
 
+    # A worker elsewhere has another working directory.
+    config = replace(
+        config, **{k: str(Path(v).resolve()) for k in ("hdris", "backgrounds") if (v := getattr(config, k))}
+    )
     waiting = iter(shards)
     collect: Any = distributed.as_completed
     futures = collect()

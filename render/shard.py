@@ -14,7 +14,7 @@ from handaug.data_specs.camera import project
 from handaug.data_specs.schema import LEFT, MASK_BACKGROUND, MASK_FOREARM, MASK_HAND, RIGHT
 from handaug.data_specs.writer import DatasetWriter
 from handaug.render.appearance import sample_appearance
-from handaug.render.backdrop import IMAGE_SUFFIXES, backdrop, image_files, load_background
+from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, backdrop, image_files, load_background
 from handaug.render.blender.session import BlenderSession
 from handaug.render.config import RenderConfig, split_of
 from handaug.render.hand import JOINT_SEGMENTS, HandModel, mirror_quads
@@ -98,6 +98,9 @@ class ShardRenderer:
         self._session = BlenderSession(surface_of(self._model), hdris=config.hdris)
         folder = config.backgrounds
         self._backgrounds = image_files(Path(folder), "--backgrounds", IMAGE_SUFFIXES) if folder else []
+        panoramas = image_files(Path(config.hdris), "--hdris", PANORAMA_SUFFIXES) if config.hdris else []
+        # Names and lengths, not the folders' paths: the same pictures are the same appearances wherever they lie.
+        self._library = repr([(p.name, p.stat().st_size) for p in (*panoramas, *self._backgrounds)])
 
     def write(self, shard: int, path: Path) -> None:
         """Render one shard into a file, which gets its name when it is complete."""
@@ -132,7 +135,7 @@ class ShardRenderer:
             number,
             environments=self._session.environments,
             backgrounds=len(self._backgrounds),
-            library=f"{self.config.hdris}|{self.config.backgrounds}",
+            library=self._library,
         )
 
     def _draw(self, scene: HandScene, appearance: Appearance, pose: int) -> NDArray[np.uint8]:
