@@ -221,9 +221,8 @@ def run_dask(config: RenderConfig, shards: Iterable[Shard], client: Any, done: D
     import distributed
 
     # A worker elsewhere has another working directory.
-    config = replace(
-        config, **{k: str(Path(v).resolve()) for k in ("hdris", "backgrounds") if (v := getattr(config, k))}
-    )
+    folders = {name: str(Path(path).resolve()) for name in ("hdris", "backgrounds") if (path := getattr(config, name))}
+    config = RenderConfig.from_mapping({**asdict(config), **folders})
     waiting = iter(shards)
     collect: Any = distributed.as_completed
     futures = collect()
