@@ -5,11 +5,11 @@ import io
 import json
 import os
 import re
+import resource
 import runpy
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,15 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=lambda a: "-".join(a) or "handaug")
 def test_help_answers_at_once(arguments: list[str]) -> None:
     taken = []
-    for _ in range(5):
-        started_at = time.perf_counter()
+    for _ in range(3):
+        # Time on the processor: what the clock would say on an idle machine, and steady on a busy one.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([PROGRAM, *arguments, "--help"], capture_output=True, text=True, check=True)
-        taken.append(time.perf_counter() - started_at)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.stdout.startswith("Usage: handaug") and not done.stderr
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         if taken[-1] < HELP_SECONDS:
             break
-    assert done.stdout.startswith("Usage: handaug") and not done.stderr
     assert min(taken) < HELP_SECONDS
 
 
