@@ -81,9 +81,9 @@ def command(
 ) -> None:
     """Train a disentangler on DATA, the workspace's renders.h5 by default.
 
-    Only the train split is trained on; the val split is drawn, measured, and chooses the checkpoint. RUN/grid.png shows
-    poses (top row) mixed with appearances (left column) after each epoch, RUN/log.jsonl holds every loss term. A run that
-    was stopped goes on with the same command.
+    Only the train split is trained on; the val split is drawn, measured, and chooses the checkpoint. RUN/grid.png
+    shows poses (top row) mixed with appearances (left column) after each epoch, RUN/log.jsonl holds every loss term.
+    A run that was stopped goes on with the same command.
     """
     from dataclasses import replace
 

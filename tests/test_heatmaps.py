@@ -43,7 +43,9 @@ def test_missing_joints_draw_empty_maps() -> None:
     stride=st.sampled_from([1, 2]),
     scale=st.floats(0.05, 3.0),
 )
-def test_gaussian_fit_finds_the_joint_up_to_the_frame(x: float, y: float, sigma: float, stride: int, scale: float) -> None:
+def test_gaussian_fit_finds_the_joint_up_to_the_frame(
+    x: float, y: float, sigma: float, stride: int, scale: float
+) -> None:
     place = _places([[x, y]])
     found = gaussian_fit(scale * render_heatmaps(place, SIZE, sigma * stride, stride), sigma * stride, stride)
     assert (found - place).abs().max() < 0.05

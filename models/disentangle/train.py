@@ -282,11 +282,11 @@ def _check_finite(job: _Job, values: dict[str, float]) -> None:
 def _validate(job: _Job, progress: Progress) -> None:
     """Measure, log and draw; keep the weights if they are the best so far."""
     disentangler = Disentangler(job.model, job.config, job.size, job.channels, job.info)
-    measured = validate(disentangler, job.validation)
+    phase = job.config.phase_at(job.step - 1)
+    measured = validate(disentangler, job.validation, decoder=phase > 1)
     means = {name: job.sums[name] / job.counts[name] for name in job.sums}
     job.sums, job.counts = {}, {}
     epoch = -(-job.step // job.epoch_steps)
-    phase = job.config.phase_at(job.step - 1)
     line = {"step": job.step, "epoch": epoch, "phase": phase, "train": means, "validation": measured}
     with open(job.folder / _LOG, "a") as log:
         log.write(json.dumps(line) + "\n")
@@ -311,4 +311,6 @@ def _score(job: _Job, measured: dict[str, float]) -> float:
         return float(job.step)  # rows trained on choose nothing: the last is kept
     if job.config.phases[-1][0] == 1:
         return -measured["epe_px"]
+    if "swap_epe_px" not in measured:
+        return -float("inf")  # no images yet: the latest stands in until there are
     return measured.get("pair_psnr_db", -measured["swap_epe_px"])
