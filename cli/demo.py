@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Demo", "command"]
 
-
-class How(TypedDict):
-    """Arguments that every training takes."""
-
-    device: str
-    overwrite: bool
-    progress: RichProgress
-
-
 POSES = 64
 MINTED = 1000
 DISENTANGLE_STEPS = 160
@@ -40,6 +31,14 @@ CHECKER_STEPS = 150
 GAIN_STEPS = 60
 GAIN_SEEDS = 2
 """Sized for about six minutes on two cores: enough to see shapes in the grid, nowhere near enough to see a gain."""
+
+
+class How(TypedDict):
+    """Arguments that every training takes."""
+
+    device: str
+    overwrite: bool
+    progress: RichProgress
 
 
 @click.command()
