@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,13 +104,14 @@ def test_estimator_checkpoint_with_another_size_or_name(tmp_path: Path) -> None:
     estimator, info = load_estimator(tmp_path)
     assert info == {"arm": "real"} and estimator.size == (32, 32)
     config = json.loads((tmp_path / "config.json").read_text())
-    for change, message in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"channels": 3}, "does not fit"),
         ({"estimator": "resnet"}, "holds estimator 'resnet'"),
         ({"size": "big"}, "is damaged"),
         ({"size": [30, 30]}, "30x30"),
         ({"settings": {"depth": 9}}, "is damaged"),
-    ]:
+    ]
+    for change, message in changes:
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(InputError, match=message):
             load_estimator(tmp_path)

@@ -1,4 +1,4 @@
-"""Self-disentanglement: section 4.2's architecture, Eqs. 1 to 7 against a second implementation, and the training run."""
+"""Self-disentanglement: the architecture, Eqs. 1 to 7 against a second implementation, and the training run."""
 
 import copy
 import json
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -156,8 +157,8 @@ def test_losses_and_gradients_agree_with_the_equations_written_out(phase: int) -
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-5), name
     config = DisentangleConfig(alpha_gan=0.5, alpha_dual_pose=0.7)
-    total_loss(terms, config).backward()
-    total_loss(expected, config).backward()
+    torch.autograd.backward(total_loss(terms, config))
+    torch.autograd.backward(total_loss(expected, config))
     for (name, own), other in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert own.grad is not None and other.grad is not None
         assert torch.allclose(own.grad, other.grad, rtol=1e-3, atol=1e-6 + 1e-4 * float(other.grad.abs().max())), name
@@ -182,7 +183,7 @@ ROUTES: list[tuple[int, str, set[str]]] = [
 def test_which_parts_learn_from_which_term(phase: int, term: str, learns: set[str]) -> None:
     model, judge, images, maps, labelled = _setting()
     terms, _ = generator_terms(model, judge, images, maps, labelled, 2.0, phase)
-    terms[term].backward()
+    torch.autograd.backward(terms[term])
     touched = {name for name, part in model.named_children() if any(p.grad is not None for p in part.parameters())}
     assert touched == learns
 
@@ -192,7 +193,7 @@ def test_frozen_decoder_gets_gradient_from_step_b_alone() -> None:
     gradients = []
     for phase in (3, 4):
         model, judge, images, maps, labelled = _setting()
-        generator_terms(model, judge, images, maps, labelled, 2.0, phase)[0]["cycle_image"].backward()
+        torch.autograd.backward(generator_terms(model, judge, images, maps, labelled, 2.0, phase)[0]["cycle_image"])
         grad = model.image_decoder.pixels.weight.grad
         assert grad is not None and grad.abs().sum() > 0
         gradients.append(grad)
@@ -258,7 +259,7 @@ def test_a_run_leaves_weights_log_and_pictures(run: Path, data: Path) -> None:
     assert Image.open(run / "grid.png").width == 2 * 32 * (1 + min(8, across)) + 4 * (2 + min(8, across))
 
 
-def _val(data: Path, name: str) -> np.ndarray:
+def _val(data: Path, name: str) -> NDArray[Any]:
     with h5py.File(data) as file:
         return np.asarray(file[name][:][file["split"][:] == 1])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +24,11 @@ from handaug.models.fit import Batch, fit_estimator, predict_keypoints
 SIZE = (32, 48)
 """Not square, so that a swap of x and y shows."""
 
-LEARNING = {"heatmap": {"width": 16, "sigma": 4.0}, "unet": {"width": 16}}
+LEARNING: dict[str, dict[str, Any]] = {"heatmap": {"width": 16, "sigma": 4.0}, "unet": {"width": 16}}
 """Settings for the toy set; a newly registered estimator is tested with its own defaults."""
 
 
-def _build(name: str, size: tuple[int, int] = SIZE, channels: int = 1, **settings: float) -> Estimator:
+def _build(name: str, size: tuple[int, int] = SIZE, channels: int = 1, **settings: Any) -> Estimator:
     torch.manual_seed(0)
     return build_estimator(name, size=size, channels=channels, **settings)
 
@@ -54,7 +55,7 @@ def test_shapes_and_finite_gradients_for_every_parameter(name: str) -> None:
     output = estimator(images.expand(-1, 3, -1, -1))
     places = estimator.keypoints(output)
     assert places.shape == (3, 21, 2) and torch.isfinite(places).all()
-    estimator.loss(output, keypoints, visibility).backward()
+    torch.autograd.backward(estimator.loss(output, keypoints, visibility))
     for parameter in estimator.parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
 
@@ -101,7 +102,7 @@ def test_it_learns_a_toy_set(name: str) -> None:
     estimator = _build(name, (32, 32), **LEARNING.get(name, {}))
 
     def error(model: Estimator) -> float:
-        return (predict_keypoints(model, images) - batch[1]).norm(dim=-1).mean().item()
+        return float((predict_keypoints(model, images) - batch[1]).norm(dim=-1).mean())
 
     steps = 300 if name == "heatmap" else 150
     result = fit_estimator(estimator, _forever(batch), steps=steps, lr=2e-3, checkpoints=3, validate=error)

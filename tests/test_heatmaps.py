@@ -1,4 +1,6 @@
-"""Heatmaps: the cell convention, both read-outs against known places and a second fit, and the L1 loss that must learn."""
+"""Heatmaps: the cell convention, both read-outs against known places and a second fit, and the balanced L1."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +65,7 @@ def test_gaussian_fit_agrees_with_nonlinear_least_squares() -> None:
     rng = np.random.default_rng(0)
     row, column = np.mgrid[: SIZE[0], : SIZE[1]].astype(float)
 
-    def gaussian(_: object, peak: float, x: float, y: float, sigma: float) -> np.ndarray:
+    def gaussian(_: object, peak: float, x: float, y: float, sigma: float) -> Any:
         return (peak * np.exp(-((column - x) ** 2 + (row - y) ** 2) / (2 * sigma**2))).ravel()
 
     for _ in range(10):

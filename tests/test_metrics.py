@@ -1,7 +1,10 @@
 """Metrics against closed forms and SciPy's own Procrustes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
@@ -18,7 +21,7 @@ from handaug.models.metrics import (
 )
 
 
-def _metrics(error: np.ndarray, visibility: np.ndarray | None = None) -> dict[str, float]:
+def _metrics(error: NDArray[Any], visibility: NDArray[Any] | None = None) -> dict[str, float]:
     metrics = KeypointMetrics()
     true = np.random.default_rng(0).uniform(0, 64, error.shape)
     metrics.update(true + error, true, np.ones(error.shape[:2]) if visibility is None else visibility)

@@ -1,7 +1,8 @@
 """A dataset of drawn stick hands: real enough to train on in seconds, with known keypoints and paired appearances.
 
-A toy hand is 20 capsules between 21 joints in front of a shaded background. As in the renders, pose i is drawn from (seed, i) alone and
-appearance a from (seed, a) alone, every pose is shown in `per_pose` appearances, and each appearance is used by several poses.
+A toy hand is 20 capsules between 21 joints in front of a shaded background. As in the renders, pose i is drawn from
+(seed, i) alone and appearance a from (seed, a) alone, every pose is shown in `per_pose` appearances, and each
+appearance is used by several poses.
 """
 
 from pathlib import Path
@@ -70,7 +71,8 @@ def _draw(
     skin = rng.uniform(0.6, 0.95) * shade * (1 + 0.2 * (np.cos(light) * x + np.sin(light) * y))
     grey = cover * skin + (1 - cover) * background
     tint = rng.uniform(0.7, 1.0, size=channels) if channels == 3 else np.ones(1)
-    return (np.clip(grey[..., None] * tint, 0, 1) * 255).round().astype(np.uint8)
+    levels: NDArray[np.float64] = np.clip(grey[..., None] * tint, 0, 1) * 255
+    return levels.round().astype(np.uint8)
 
 
 def toy_arrays(
