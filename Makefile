@@ -22,9 +22,9 @@ test: setup
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2
 
-# The command reference is the help texts, written down; a test keeps the two equal.
+# The command reference and the file format, written down from the code; a test keeps them equal.
 docs: setup
-	$(BIN)/python tools/write_cli_docs.py
+	$(BIN)/python tools/write_docs.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
