@@ -12,14 +12,14 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 FORMAT_HEAD = f"""# The dataset file, schema {SCHEMA_VERSION}
 
-Written by `make docs` from `data_specs/schema.py`. One HDF5 file is one dataset, a row is one hand; every dataset below has
-the N rows as its first axis. Plain h5py opens it: the only filter in use is gzip. Data that a source does not have is absent,
-never zero; a joint that is not labelled is NaN with visibility 0.
+Written by `make docs` from `data_specs/schema.py`. One HDF5 file is one dataset, a row is one hand; every dataset below
+has the N rows as its first axis. Plain h5py opens it: the only filter in use is gzip. Data that a source does not have
+is absent, never zero; a joint that is not labelled is NaN with visibility 0.
 
 - **Pixels**: the centre of the top-left pixel is (0, 0), x to the right, y down.
-- **Camera frame**: metres, x right, y down, z forward (OpenCV); `keypoints_2d` is `keypoints_3d` projected by `camera`.
+- **Camera frame**: metres, x right, y down, z forward (OpenCV); `camera` projects `keypoints_3d` to `keypoints_2d`.
 - **Joints**, in this order on every axis of 21: {", ".join(JOINTS)}.
-- **Root attributes**: `schema`, `kind` (rendered, minted, imported), `joints`, `config` (JSON that reproduces the file),
+- **Root attributes**: `schema`, `kind` (rendered, minted, imported), `joints`, `config` (JSON that reproduces it),
   `handaug_version`, `seed`, `complete`, `checksum` (of the content; `handaug verify` compares it).
 - Rows of one `group` lie in one split. Rendered rows of one `pose_id` share labels, camera and mask bit for bit.
 
