@@ -11,7 +11,14 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import check_header, open_file
 from handaug.data_specs.schema import FIELDS
-from handaug.data_specs.writer import create_field, partial_path, replace_atomically, reserve_space, write_attributes
+from handaug.data_specs.writer import (
+    create_field,
+    partial_path,
+    release_space,
+    replace_atomically,
+    reserve_space,
+    write_attributes,
+)
 
 __all__ = ["merge_datasets"]
 
@@ -58,6 +65,7 @@ def merge_datasets(
                     advance(1)
             target.attrs["checksum"] = content_checksum(target)
             target.attrs["complete"] = True
+        release_space(temporary)
         replace_atomically(temporary, out)
     except BaseException:
         temporary.unlink(missing_ok=True)

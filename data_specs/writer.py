@@ -23,6 +23,7 @@ __all__ = [
     "config_json",
     "create_field",
     "partial_path",
+    "release_space",
     "replace_atomically",
     "reserve_space",
     "write_attributes",
@@ -54,7 +55,7 @@ def reserve_space(path: Path, size: int) -> None:
     """Make the file at least `size` bytes long, so that a full disk shows here and not inside the HDF5 library.
 
     HDF5 cannot recover from a write that fails: it keeps the data cached, fails again while closing, and crashes at
-    exit. What is too long is cut off when HDF5 closes the file.
+    exit. HDF5 does not notice what is added here; `release_space` cuts it off again.
 
     Raises:
         WorkError: The disk is full, or a quota or limit is reached.
@@ -66,6 +67,15 @@ def reserve_space(path: Path, size: int) -> None:
             os.posix_fallocate(handle.fileno(), 0, size)
         except OSError as error:
             raise WorkError(f"{path}: writing failed ({_reason(error)}); free space and run again") from error
+
+
+def release_space(path: Path) -> None:
+    """Cut a closed file to the length that HDF5 itself states (superblock version 2 or 3, "End of File Address")."""
+    with open(path, "rb+") as handle:
+        superblock = handle.read(36)
+        if superblock[8] not in (2, 3) or superblock[9] != 8:
+            raise ValueError(f"{path}: not an HDF5 file that this writer made")
+        handle.truncate(int.from_bytes(superblock[28:36], "little"))
 
 
 def create_field(file: h5py.File, path: str, rows: int, row_shape: tuple[int, ...]) -> h5py.Dataset:
@@ -198,6 +208,7 @@ class DatasetWriter:
             self._file.attrs["checksum"] = content_checksum(self._file)
             self._file.attrs["complete"] = True
             self._file.close()
+            release_space(self._temporary)
             replace_atomically(self._temporary, self.path)
         except OSError as failure:
             self._discard()
