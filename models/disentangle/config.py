@@ -134,8 +134,8 @@ def default_config(rows: int, size: tuple[int, int], device: str) -> Disentangle
         such step costs a quarter of a whole one and mixing is worth nothing before poses are known.
     """
     if device == "cpu":
-        # One step of 32 images of 64 x 64 at width 16 takes about 0.17 s as model 1 and 0.6 s as model 3 or 6.
-        steps = round(2300 * 64 * 64 / (size[0] * size[1]))
+        # One step of 32 images of 64 x 64 at width 16 takes 0.38 core seconds as model 1 and 1.4 as model 3 or 6.
+        steps = round(1800 * 64 * 64 / (size[0] * size[1]))
         phases = ((1, 0.65), (3, 0.2), (6, 0.15))
         # A small set is learned in fewer steps: no more than 75 + 75 epochs.
         return DisentangleConfig(steps=max(1, min(steps, 150 * rows // 32)), batch_size=32, width=16, phases=phases)
