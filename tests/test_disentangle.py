@@ -26,6 +26,7 @@ from torch.nn import functional
 from toy import write_toy
 
 from handaug.cli import disentangle as disentangle_command
+from handaug.cli import evaluate as evaluate_command
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.models.disentangle import METHODS, DisentangleConfig, default_config, load_disentangler, train_disentangler
 from handaug.models.disentangle.losses import discriminator_loss, generator_terms, total_loss
@@ -408,3 +409,36 @@ def test_command_trains_and_explains_bad_input(data: Path, tmp_path: Path) -> No
     assert isinstance(both.exception, InputError) and "--epochs and --steps" in str(both.exception)
     phase = CliRunner().invoke(disentangle_command.command, [str(data), "--phase", "x"])
     assert isinstance(phase.exception, InputError) and "--phase x" in str(phase.exception)
+
+
+def test_evaluate_measures_the_pose_branch_as_json(run: Path, data: Path, tmp_path: Path) -> None:
+    arguments = [str(run), str(data), "--split", "val", "--json", "--device", "cpu"]
+    result = CliRunner().invoke(evaluate_command.command, arguments)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    # The run stored what it measured of the same rows when it kept these weights.
+    stored = json.loads((run / "config.json").read_text())["info"]["validation"]
+    assert figures["epe_mean_px"] == pytest.approx(stored["epe_px"], rel=1e-4)
+    other = write_toy(tmp_path / "rgb.h5", 8, size=32, channels=3)
+    for bad, message in (
+        ([str(run), str(other)], "rgb.h5: has 32x32 px with 3 channels"),
+        ([str(tmp_path), str(data)], "config.json: no such file"),
+        ([str(run), str(data), "--split", "some"], "--split some"),
+    ):
+        refused = CliRunner().invoke(evaluate_command.command, bad)
+        assert isinstance(refused.exception, InputError) and message in str(refused.exception)
+
+
+def test_data_that_cannot_be_trained_on_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        train_disentangler(tmp_path / "nothing.h5", tmp_path / "run", TINY)
+    with pytest.raises(InputError, match="multiples of 16"):
+        train_disentangler(write_toy(tmp_path / "odd.h5", 8, size=40), tmp_path / "run", TINY)
+    with pytest.raises(InputError, match="0 train rows"):
+        with h5py.File(path := tmp_path / "test-only.h5", "w") as file, h5py.File(data) as source:
+            for name in source:
+                source.copy(name, file)
+            file.attrs.update(source.attrs)
+            file["split"][:] = 2
+        train_disentangler(path, tmp_path / "run", TINY)
+    assert not (tmp_path / "run.partial").exists()
