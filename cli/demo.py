@@ -105,7 +105,7 @@ class Demo:
         render_dataset(config, self.place.renders, overwrite=self.overwrite, progress=self.progress)
 
     def disentangle(self) -> None:
-        """Train the disentangler, with four looks at validation on the way; of so few images small batches learn more."""
+        """Train the disentangler, in small batches, which learn more of so few images."""
         from handaug.models.disentangle.config import DisentangleConfig
         from handaug.models.disentangle.train import train_disentangler
 
