@@ -56,6 +56,7 @@ THRESHOLD_PERCENTILE = 90.0
 _FOLD_DRAW = 21
 _TRAINING_SEED = 22
 _PREDICT_ROWS = 256
+_GREYS = 17
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def cut_folds(
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the weights below a folder: names and contents of its safetensors files, wherever the folder lies."""
+    """SHA-256 over names and contents of the safetensors files below a folder, wherever the folder lies."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(str(path.relative_to(folder)).encode())
@@ -284,6 +285,7 @@ class Checkers:
         self._rows: NDArray[np.int64] = tensors["rows"].numpy()
         self._fold: NDArray[np.int8] = tensors["fold"].numpy()
         self._ids = {"pose_id": tensors["pose_id"].numpy(), "group": tensors["group"].numpy()}
+        self._empty: dict[int, NDArray[np.float32]] = {}
         self._estimators = [load_estimator(folder / f"fold-{k}", device)[0] for k in (0, 1)]
 
     @classmethod
@@ -309,7 +311,8 @@ class Checkers:
         """
         if data.size != self.size or data.channels != self.channels:
             raise InputError(
-                f"{self.folder}: checks {self.size[0]} x {self.size[1]} px with {self.channels} channels, {data.path} has "
+                f"{self.folder}: checks {self.size[0]} x {self.size[1]} px with {self.channels} channels, "
+                f"{data.path} has "
                 f"{data.size[0]} x {data.size[1]} px with {data.channels}; train a checker on data of that size"
             )
         if data.checksum == self.info["data_checksum"]:
@@ -320,10 +323,25 @@ class Checkers:
         torn = (lowest < 2) & (lowest != highest)
         if torn.any():
             raise InputError(
-                f"{self.folder}: both of its estimators saw relatives of row {int(data.rows[torn.argmax()])} of {data.path}, so "
+                f"{self.folder}: both of its estimators saw relatives of row {int(data.rows[torn.argmax()])} of "
+                f"{data.path}, so "
                 "none can check it; train a checker on this data"
             )
         return highest
+
+    def of_empty_images(self, number: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What estimator `number` answers where there is nothing to see: an even grey of each image's mean brightness.
+
+        Returns:
+            (N, 21, 2) pixels; brightness is rounded to one of 17 levels.
+        """
+        if number not in self._empty:
+            grey = np.round(np.linspace(0, 255, _GREYS)).astype(np.uint8)
+            even = np.broadcast_to(grey[:, None, None, None], (_GREYS, *self.size, self.channels))
+            self._empty[number] = self.predict(number, np.ascontiguousarray(even))
+        level = np.round(images.mean((1, 2, 3)) / 255 * (_GREYS - 1)).astype(np.int64)
+        answers: NDArray[np.float32] = self._empty[number][level]
+        return answers
 
     def predict(self, number: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Keypoints (N, 21, 2) in pixels by estimator `number` of uint8 NHWC images."""

@@ -44,9 +44,11 @@ _PLAIN_METRIC = (
 
 
 def default_training(device: str, estimator: str) -> dict[str, Any]:
-    """Width and steps of a bare command: what two cores do at 64 px in about twenty minutes for all runs, more on a GPU.
+    """Width and steps of a bare command: what two cores do at 64 px in about twenty minutes for all runs, more on a
+    GPU.
 
-    A narrow U-Net that has seen its data twenty times is worth more in that time than a wide one that has seen it five times.
+    A narrow U-Net that has seen its data twenty times is worth more in that time than a wide one that has seen it
+    five times.
     """
     if device.startswith("cuda"):
         return {"steps": 4000, "width": None}
@@ -123,7 +125,8 @@ class GainResult:
         out = [self.figures["first_line"]]
         out += [f"{name}: {arm['epe_mean_px']:.3f} px" for name, arm in self.figures["arms"].items()]
         out.append(
-            f"gain {gain['mean']:+.1f} % (95 % interval {low:+.1f} to {high:+.1f}, {gain['n_seeds']} seeds): {gain['metric']}"
+            f"gain {gain['mean']:+.1f} % (95 % interval {low:+.1f} to {high:+.1f}, {gain['n_seeds']} seeds): "
+            f"{gain['metric']}"
         )
         out.append(f"{self.folder / 'gain.json'}, {self.folder / 'report.html'}")
         return out
@@ -252,7 +255,8 @@ def _expect(config: GainConfig, data: _Opened, budgets: Sequence[int | None], de
     runs = len(budgets) * config.seeds * len(ARMS)
     more = ", and what it takes to mint for the smaller budgets" if len(budgets) > 1 else ""
     progress.note(
-        f"train-pose: {runs} runs of {config.steps} steps on {device}, about {1.1 * runs * config.steps * each / 60:.0f} min{more}"
+        f"train-pose: {runs} runs of {config.steps} steps on {device}, about "
+        f"{1.1 * runs * config.steps * each / 60:.0f} min{more}"
     )
 
 

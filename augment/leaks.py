@@ -49,7 +49,8 @@ def check_leaks(training: Sequence[HandDataset], test: HandDataset, validation: 
                 _check_field(data, held_out, "appearance_id", name)
                 for field, row in _sources_outside_train(data, held_out):
                     raise InputError(
-                        f"{data.path}: row {row} was minted from a {name} row of {held_out.path} ({field}); mint from its train "
+                        f"{data.path}: row {row} was minted from a {name} row of {held_out.path} ({field}); mint "
+                        "from its train "
                         "split alone"
                     )
     _check_field(validation, test, "group", "test")
@@ -61,8 +62,10 @@ def _check_field(data: HandDataset, held_out: HandDataset, field: str, name: str
     shared = np.isin(data.read(field), np.unique(held_out.read(field)))
     if shared.any():
         raise InputError(
-            f"{data.path}: {int(shared.sum())} training rows share their {field} with {name} rows of {held_out.path} (the first "
-            f"is row {int(data.rows[shared.argmax()])}); a gain would be measured on what was learned: separate the splits"
+            f"{data.path}: {int(shared.sum())} training rows share their {field} with {name} rows of "
+            f"{held_out.path} (the first "
+            f"is row {int(data.rows[shared.argmax()])}); a gain would be measured on what was learned: separate the "
+            "splits"
         )
 
 

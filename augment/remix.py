@@ -5,7 +5,9 @@ stored; an estimator that saw neither source (`handaug.augment.checker`) finds t
 with the label of x only where that estimate is
 
 * within the threshold of x's label (mean Euclidean distance over the joints with visibility >= 1), and
-* nearer to x's label than to y's: an appearance code that carries its own pose would put y's hand under x's label.
+* nearer to x's label than to y's: an appearance code that carries its own pose would put y's hand under x's label, and
+* nearer to x's label than to what the estimator answers for an empty image: where no hand was drawn it falls back on
+  its mean pose, which lies within a wide threshold of many labels.
 
 Each pose row has a quota, filled up with fresh appearances where the check rejects, so that hard poses are not
 thinned out; what a pose cannot fill in `max_tries` draws for each wanted image goes to other poses of the same kind,
@@ -101,7 +103,7 @@ class _Judged:
     images: NDArray[np.uint8]
     error: NDArray[np.float32]
     error_max: NDArray[np.float32]
-    leaks: NDArray[np.bool_]
+    strays: NDArray[np.bool_]
     keep: NDArray[np.bool_]
 
 
@@ -121,7 +123,8 @@ class _Mint:
         for data in (self.pose_data, self.appearance_data):
             if data.size != size or data.channels != channels:
                 raise InputError(
-                    f"{data.path}: has {data.size[0]} x {data.size[1]} px with {data.channels} channels, the disentangler "
+                    f"{data.path}: has {data.size[0]} x {data.size[1]} px with {data.channels} channels, the "
+                    "disentangler "
                     f"{config.disentangler} takes {size[0]} x {size[1]} px with {channels}; give data of that size"
                 )
         self.checkers = Checkers.load(config.checker, device=device)
@@ -166,18 +169,19 @@ class _Mint:
                 codes[mirrored == flag] = store.get(appearance[mirrored == flag])
         images = decode_images(self.model, self.p.get(pose), codes, self.device)
         number = self.pairing.checker_of(pose, appearance)
-        found = np.empty((len(pose), 21, 2), np.float32)
+        found, empty = np.empty((len(pose), 21, 2), np.float32), np.empty((len(pose), 21, 2), np.float32)
         for k in (0, 1):
             if (number == k).any():
                 found[number == k] = self.checkers.predict(k, images[number == k])
+                empty[number == k] = self.checkers.of_empty_images(k, images[number == k])
         true, seen = self.poses.keypoints_2d[pose], self.poses.visibility[pose] > 0
         error = row_errors(found, true, seen)
         error_max = np.where(seen, np.linalg.norm(found - true, axis=-1), 0).max(1).astype(np.float32)
         other = self.appearances.keypoints_2d[appearance]
         other = np.where(mirrored[:, None, None], flip_keypoints_2d(other, images.shape[2]), other)
         to_other = row_errors(found, other, self.appearances.visibility[appearance])
-        leaks = np.isfinite(to_other) & (to_other < error)
-        return _Judged(images, error, error_max, leaks, (error <= self.threshold) & ~leaks)
+        strays = (np.isfinite(to_other) & (to_other < error)) | (row_errors(found, empty, seen) < error)
+        return _Judged(images, error, error_max, strays, (error <= self.threshold) & ~strays)
 
     def rows(self, pose: NDArray[np.int64], appearance: NDArray[np.int64], judged: _Judged) -> dict[str, NDArray[Any]]:
         """File rows of the kept pairs of a block."""
@@ -238,7 +242,8 @@ def remix(
     mint = _Mint(config, device)
     if mint.capacity.sum() < config.n:
         raise InputError(
-            f"--n {config.n}: these sources have {int(mint.capacity.sum())} new combinations; lower --n or give more --appearances"
+            f"--n {config.n}: these sources have {int(mint.capacity.sum())} new combinations; lower --n or give "
+            "more --appearances"
         )
     work = PartialOutput.open(out, mint.identity, overwrite=overwrite)
     if work is None:
@@ -281,12 +286,13 @@ def _attributes(mint: _Mint) -> dict[str, Any]:
 
 
 def _check_disk(out: Path, n: int, data: HandDataset) -> None:
-    """Shards and the merged file stand side by side at the end: about twice the pixels, with labels and chunk tables."""
+    """Shards and the merged file stand side by side at the end: twice the pixels, with labels and chunk tables."""
     row = data.size[0] * data.size[1] * (data.channels + 0.2) + 1400
     need, free = int(2 * n * row), shutil.disk_usage(out.parent).free
     if need > free:
         raise InputError(
-            f"--n {n}: needs about {need / 1e9:.1f} GB in {out.parent}, {free / 1e9:.1f} GB are free; lower --n or choose another disk"
+            f"--n {n}: needs about {need / 1e9:.1f} GB in {out.parent}, {free / 1e9:.1f} GB are free; lower --n or "
+            "choose another disk"
         )
 
 
@@ -301,8 +307,10 @@ def _expect(mint: _Mint, n: int, progress: Progress) -> None:
     rate = len(pose) / (time.perf_counter() - start)
     share = max(float(judged.keep.mean()), MIN_KEPT_SHARE)
     progress.note(
-        f"remix: {n:,} images from {len(mint.poses):,} pose rows x {len(mint.appearances):,} appearance rows, label error up to "
-        f"{mint.threshold:.2f} px; about {n / share / rate / 60:.1f} min on {mint.device} ({rate:,.0f} drawn and checked a second)"
+        f"remix: {n:,} images from {len(mint.poses):,} pose rows x {len(mint.appearances):,} appearance rows, label "
+        "error up to "
+        f"{mint.threshold:.2f} px; about {n / share / rate / 60:.1f} min on {mint.device} ({rate:,.0f} drawn and "
+        "checked a second)"
     )
 
 
@@ -331,7 +339,8 @@ def _mint_all(mint: _Mint, work: PartialOutput, progress: Progress) -> tuple[Tal
     _stop_if_hopeless(tally.tried.sum(), tally.kept.sum(), mint)
     if tally.missing:
         raise WorkError(
-            f"{work.out}: only {tally.kept.sum():,} of {config.n:,} images passed the check and no combination is left; lower --n, "
+            f"{work.out}: only {tally.kept.sum():,} of {config.n:,} images passed the check and no combination is "
+            "left; lower --n, "
             "raise --max-label-error or give more --appearances"
         )
     return tally, shards
@@ -345,7 +354,8 @@ def _stop_if_hopeless(tried: int, kept: int, mint: _Mint) -> None:
     if kept < MIN_KEPT_SHARE * tried:
         raise WorkError(
             f"remix: only {kept:,} of {tried:,} minted images ({kept / tried:.1%}) passed the label check at "
-            f"{mint.threshold:.2f} px; train the disentangler longer (handaug disentangle --epochs) or raise --max-label-error"
+            f"{mint.threshold:.2f} px; train the disentangler longer (handaug disentangle --epochs) or raise "
+            "--max-label-error"
         )
 
 
@@ -369,7 +379,7 @@ def _mint_shard(
             judged = mint.judge(pose, appearance)
             writer.append(mint.rows(pose, appearance, judged))
             tone = mint.tones.index(mint.appearances.tone[appearance])
-            state.count(slot, judged.keep, judged.leaks, tone, judged.error)
+            state.count(slot, judged.keep, judged.strays, tone, judged.error)
             if number < _SHARDS_WITH_REJECTED:
                 state.show_rejected(pose, appearance, judged.images, judged.error, ~judged.keep, _REJECTED_SHOWN)
             advance(int(judged.keep.sum()))

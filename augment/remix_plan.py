@@ -26,8 +26,8 @@ class Tally:
     """Images wanted at first."""
     kept: NDArray[np.int64]
     tried: NDArray[np.int64]
-    leaks: NDArray[np.int64]
-    """Rejected because the estimate was nearer to the appearance source's pose."""
+    strays: NDArray[np.int64]
+    """Rejected because the estimate was nearer to the appearance source's pose, or to that of an empty image."""
     place: NDArray[np.int64]
     """Where the row's walk over its candidates stands."""
 
@@ -46,7 +46,7 @@ class Tally:
         poses = stats["poses"]
         self.kept[poses] += stats["kept"]
         self.tried[poses] += stats["tried"]
-        self.leaks[poses] += stats["leaks"]
+        self.strays[poses] += stats["strays"]
         self.place[poses] = stats["place"]
 
 
@@ -77,7 +77,7 @@ class ShardState:
 
     def __post_init__(self) -> None:
         slots = len(self.plan.poses)
-        self.kept, self.tried, self.leaks = (np.zeros(slots, np.int64) for _ in range(3))
+        self.kept, self.tried, self.strays = (np.zeros(slots, np.int64) for _ in range(3))
         self.place = self.plan.start.copy()
         self.ended = np.zeros(slots, bool)
         self.tone_tried, self.tone_kept = (np.zeros(self.tones, np.int64) for _ in range(2))
@@ -91,14 +91,14 @@ class ShardState:
         self,
         slot: NDArray[np.int64],
         keep: NDArray[np.bool_],
-        leaks: NDArray[np.bool_],
+        strays: NDArray[np.bool_],
         tone: NDArray[np.int64],
         error: NDArray[np.float32],
     ) -> None:
         """Add a judged block."""
         np.add.at(self.tried, slot, 1)
         np.add.at(self.kept, slot, keep)
-        np.add.at(self.leaks, slot, leaks)
+        np.add.at(self.strays, slot, strays)
         np.add.at(self.tone_tried, tone, 1)
         np.add.at(self.tone_kept, tone, keep)
         self.errors.append(error)
@@ -124,7 +124,7 @@ class ShardState:
             poses=self.plan.poses,
             kept=self.kept,
             tried=self.tried,
-            leaks=self.leaks,
+            strays=self.strays,
             place=self.place,
             tone_tried=self.tone_tried,
             tone_kept=self.tone_kept,

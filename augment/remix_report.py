@@ -48,7 +48,8 @@ class RemixReport:
             return [f"{self.path}: complete"]
         out = [
             f"{self.path}: {f['kept']:,} images kept of {f['tried']:,} minted ({f['kept_share']:.1%}); rejected "
-            f"{f['rejected']['label_error']:,} for label error, {f['rejected']['pose_of_appearance']:,} for showing the other pose",
+            f"{f['rejected']['label_error']:,} for label error, {f['rejected']['other_pose']:,} as nearer to "
+            "the other pose or to no hand",
             f"label error of the kept: median {f['label_error_px']['50']:.2f} px, threshold {f['threshold_px']:.2f} px",
         ]
         for title in ("by_pose", "by_side", "by_tone"):
@@ -164,12 +165,12 @@ def write_report(
             tone_kept += counts["tone_kept"]
         errors.append(HandDataset(path).read("provenance/label_error_px"))
     kept_errors = np.concatenate(errors)
-    tried, kept, leaks = int(tally.tried.sum()), int(tally.kept.sum()), int(tally.leaks.sum())
+    tried, kept, strays = int(tally.tried.sum()), int(tally.kept.sum()), int(tally.strays.sum())
     figures = {
         "kept": kept,
         "tried": tried,
         "kept_share": kept / tried,
-        "rejected": {"label_error": tried - kept - leaks, "pose_of_appearance": leaks},
+        "rejected": {"label_error": tried - kept - strays, "other_pose": strays},
         "threshold_px": mint_info["max_label_error_px"],
         "label_error_px": {str(q): float(np.percentile(kept_errors, q)) for q in _PERCENTILES},
         "checker_held_out_px": mint_info["held_out_percentiles_px"],
@@ -280,11 +281,13 @@ class _Picture:
             ("rejected", self._rejected()),
         ]
         scale = max(1, round(192 / self.pose_data.size[0]))
-        figure = Figure(figsize=(16, 9.6), layout="constrained")
+        figure = Figure(figsize=(16, 6.8), layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle(
-            f"{figures['kept']:,} minted images kept of {figures['tried']:,} ({figures['kept_share']:.1%}), label error "
-            f"up to {figures['threshold_px']:.2f} px. Groups of four: pose source, appearance source, minted, with label"
+            f"{figures['kept']:,} minted images kept of {figures['tried']:,} ({figures['kept_share']:.1%}), label "
+            "error "
+            f"up to {figures['threshold_px']:.2f} px. Groups of four: pose source, appearance source, minted, with "
+            "label"
         )
         parts: Any = figure.subfigures(2, 2, wspace=0.03, hspace=0.03)
         for block, (part, (title, examples)) in enumerate(zip(parts.flat, blocks, strict=True)):

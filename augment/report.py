@@ -168,8 +168,8 @@ def _minted_labels(data: ReportData) -> str:
         rejected = report["rejected"]
         text = (
             f"<p>{report['kept']:,} of {report['tried']:,} minted images were kept ({report['kept_share']:.1%}). "
-            f"{rejected['label_error']:,} were refused for their label error, {rejected['pose_of_appearance']:,} because they showed "
-            "the pose of the image that lent the appearance.</p>"
+            f"{rejected['label_error']:,} were refused for their label error, {rejected['other_pose']:,} because "
+            "the estimate was nearer to the pose of the image that lent the appearance, or to that of an empty image.</p>"
         )
     return text + _embed(figure, "Histogram of label errors of the minted images, and the share kept by pose")
 
@@ -237,6 +237,7 @@ def write_gain_report(path: Path, data: ReportData) -> None:
     figures = data.figures
     gain, plain, facts = figures["gain"], figures["gain_plain"], figures["data"]
     low, high = gain["ci95"]
+    metric = gain["metric"][0].upper() + gain["metric"][1:]
     verdict = (
         "The interval lies above zero."
         if low > 0
@@ -247,12 +248,14 @@ def write_gain_report(path: Path, data: ReportData) -> None:
     body = f"""<p class="first">{html.escape(figures["first_line"])}</p>
 <h1>Does minted data make the pose estimator better?</h1>
 <p><span class="gain">{gain["mean"]:+.1f} %</span>
-<span class="sub">error reduction, 95 % interval {low:+.1f} to {high:+.1f}, {gain["n_seeds"]} seeds. {verdict}</span></p>
-<p>{html.escape(gain["metric"][0].upper() + gain["metric"][1:])}. Positive is better. Without albumentations in either arm:
+<span class="sub">error reduction, 95 % interval {low:+.1f} to {high:+.1f}, {gain["n_seeds"]} seeds. {verdict}
+</span></p>
+<p>{html.escape(metric)}. Positive is better. Without albumentations in either arm:
 {plain["mean"]:+.1f} % ({plain["ci95"][0]:+.1f} to {plain["ci95"][1]:+.1f}).</p>
-<p class="sub">{facts["train_rows"]:,} real train rows ({facts["train_poses"]:,} poses), {facts["minted_rows"]:,} minted rows,
-{facts["validation_rows"]:,} validation rows, {facts["test_rows"]:,} test rows in {facts["test_groups"]:,} groups. All arms: same steps, same
-initial weights and order for each seed, best of the same number of checkpoints on validation; the test rows were opened once, at the end.</p>
+<p class="sub">{facts["train_rows"]:,} real train rows ({facts["train_poses"]:,} poses),
+{facts["minted_rows"]:,} minted rows, {facts["validation_rows"]:,} validation rows,
+{facts["test_rows"]:,} test rows in {facts["test_groups"]:,} groups. All arms: same steps, same initial
+weights and order for each seed, best of the same number of checkpoints on validation; the test rows were opened once, at the end.</p>
 <h2>Arms</h2>{_table(data)}
 <h2>Curves</h2>{_pck_and_validation(data)}
 {_per_joint(data)}
@@ -260,7 +263,8 @@ initial weights and order for each seed, best of the same number of checkpoints 
 <h2>Minted labels</h2>{_minted_labels(data)}
 <h2>Test rows</h2>{_examples(data)}
 <h2>Configuration</h2><pre>{html.escape(json.dumps(figures["config"], indent=2))}</pre>"""
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>handaug: gain</title><style>{_STYLE}</style><body>{body}</body></html>\n'
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>handaug: gain</title><style>{_STYLE}</style>'
+    page = f"{head}<body>{body}</body></html>\n"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(page)
     replace_atomically(temporary, path)
