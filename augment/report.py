@@ -81,7 +81,7 @@ def _pck_and_validation(data: ReportData) -> str:
         right.plot(spread, steps.mean(0), color=_COLOURS[name], lw=2, marker="o", ms=3)
         right.fill_between(spread, steps.min(0), steps.max(0), color=_COLOURS[name], alpha=0.15, lw=0)
     left.set(
-        xlabel="threshold, px", ylabel="joints within it, %", title="PCK on the test rows", xlim=(0, 15), ylim=(0, 101)
+        xlabel="threshold, px", ylabel="joints within it, %", title="PCK on the test rows", xlim=(0, 30), ylim=(0, 101)
     )
     left.legend(frameon=False, fontsize=8, loc="lower right")
     right.set(
@@ -169,7 +169,7 @@ def _minted_labels(data: ReportData) -> str:
         text = (
             f"<p>{report['kept']:,} of {report['tried']:,} minted images were kept ({report['kept_share']:.1%}). "
             f"{rejected['label_error']:,} were refused for their label error, {rejected['other_pose']:,} because "
-            "the estimate was nearer to the pose of the image that lent the appearance, or to that of an empty image.</p>"
+            "the estimate was nearer to the pose of the image that lent the appearance, or to no hand at all.</p>"
         )
     return text + _embed(figure, "Histogram of label errors of the minted images, and the share kept by pose")
 
@@ -184,15 +184,17 @@ def _examples(data: ReportData) -> str:
     parts: Any = figure.subfigures(2, 1)
     scale = max(1, round(192 / data.test.size[0]))
     for part, (title, rows) in zip(parts, picks.items(), strict=True):
-        part.suptitle(f"{title} test rows of {_CANDIDATE}, seed 0", fontweight="bold", fontsize=10)
+        part.suptitle(
+            f"{title} test rows of {_CANDIDATE}, seed 0; without minted is {_BASELINE}", fontweight="bold", fontsize=10
+        )
         axes = part.subplots(3, _SHOWN, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
         for column, row in enumerate(rows):
             image = data.test.images(np.array([row]))[0]
             seen = data.test.visibility[row]
-            shown = {"label": data.test.keypoints_2d[row], "albumentations": data.predicted[_BASELINE][0, row]}
-            shown["minted + albumentations"] = data.predicted[_CANDIDATE][0, row]
+            shown = {"label": data.test.keypoints_2d[row], "without minted": data.predicted[_BASELINE][0, row]}
+            shown["with minted"] = data.predicted[_CANDIDATE][0, row]
             for line, (what, points) in enumerate(shown.items()):
                 arm = (None, _BASELINE, _CANDIDATE)[line]
                 value = "" if arm is None else f" {np.nanmean(data.errors[arm][0, row]):.2f} px"
@@ -255,7 +257,8 @@ def write_gain_report(path: Path, data: ReportData) -> None:
 <p class="sub">{facts["train_rows"]:,} real train rows ({facts["train_poses"]:,} poses),
 {facts["minted_rows"]:,} minted rows, {facts["validation_rows"]:,} validation rows,
 {facts["test_rows"]:,} test rows in {facts["test_groups"]:,} groups. All arms: same steps, same initial
-weights and order for each seed, best of the same number of checkpoints on validation; the test rows were opened once, at the end.</p>
+weights and order for each seed, best of the same number of checkpoints on validation; the test rows were opened once,
+at the end.</p>
 <h2>Arms</h2>{_table(data)}
 <h2>Curves</h2>{_pck_and_validation(data)}
 {_per_joint(data)}

@@ -1,13 +1,16 @@
 """The checker: folds by relation, estimators that never saw what they judge, resume, refusals."""
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from toy import write_toy
 
 import handaug.augment.checker as checker_module
+from handaug.augment.batches import RowPool
 from handaug.augment.checker import (
     CheckerConfig,
     Checkers,
@@ -59,13 +62,13 @@ def test_row_errors_are_mean_distances_over_labelled_joints() -> None:
 
 def test_estimator_k_is_trained_without_fold_k(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image that reaches training is recorded: none of fold k, nor of its groups, reaches estimator k."""
-    true_pool = checker_module.RowPool
-    seen: list[np.ndarray] = []
+    true_pool = RowPool
+    seen: list[NDArray[Any]] = []
 
     class Recorder(true_pool):  # type: ignore[valid-type,misc]
-        def images(self, index: np.ndarray) -> np.ndarray:
+        def images(self, index: NDArray[Any]) -> NDArray[Any]:
             seen[-1] = np.union1d(seen[-1], self.datasets[0].rows[index])
-            result: np.ndarray = super().images(index)
+            result: NDArray[Any] = super().images(index)
             return result
 
         def __init__(self, datasets: list[HandDataset]) -> None:

@@ -4,6 +4,7 @@ refusals.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from toy import write_toy
 
 import handaug.augment.remix as remix_module
@@ -25,6 +27,7 @@ from handaug.augment.pairing import Pairing, SourceTable, split_quota
 from handaug.augment.remix import RemixConfig, remix, remix_capacity
 from handaug.augment.remix_plan import Tally, first_plans, refill_plans
 from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.verify import verify_dataset
 from handaug.models.disentangle.api import load_disentangler
@@ -154,7 +157,7 @@ def test_minted_rows_are_new_combinations_without_repetition(home: Path, minted:
 def test_estimates_nearer_to_the_other_pose_are_dropped(home: Path, tmp_path: Path) -> None:
     """An estimator that always finds y's hand rejects all; one that always finds x's keeps all, mirrored pairs too."""
     mint = remix_module._Mint(_config(home, max_label_error=1000.0), "cpu")
-    mint.open_codes(tmp_path, remix_module.SILENT)
+    mint.open_codes(tmp_path, SILENT)
     pose = np.arange(40)
     appearance = np.concatenate([mint.pairing.candidates(int(i), 0, 1)[0] for i in pose])
     of_x, of_y = mint.poses.keypoints_2d[pose], mint.appearances.keypoints_2d[appearance].copy()
@@ -190,7 +193,7 @@ def test_quota_keeps_poses_uniform_though_some_are_rejected_more(
     """Half of what a third of the poses gives is refused; every pose row still ends with its share."""
     judge = remix_module._Mint.judge
 
-    def harsh(self: Any, pose: np.ndarray, appearance: np.ndarray) -> Any:
+    def harsh(self: Any, pose: NDArray[Any], appearance: NDArray[Any]) -> Any:
         judged = judge(self, pose, appearance)
         judged.strays[:] = False
         judged.keep = (self.poses.pose_id[pose] % 3 != 0) | (appearance % 2 == 0)
@@ -208,7 +211,7 @@ def test_what_a_pose_cannot_fill_goes_to_others_and_is_reported(
 ) -> None:
     judge = remix_module._Mint.judge
 
-    def stubborn(self: Any, pose: np.ndarray, appearance: np.ndarray) -> Any:
+    def stubborn(self: Any, pose: NDArray[Any], appearance: NDArray[Any]) -> Any:
         judged = judge(self, pose, appearance)
         judged.strays[:] = False
         judged.keep = self.poses.pose_id[pose] != self.poses.pose_id[0]
@@ -325,7 +328,7 @@ def test_bad_input_is_refused_before_any_work(home: Path, tmp_path: Path, monkey
     with pytest.raises(InputError):
         remix(_config(home, checker=home / "disentangler"), out)
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(remix_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match="GB"):
         remix(_config(home), out)
     assert not out.exists()

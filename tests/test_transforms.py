@@ -17,8 +17,9 @@ DOTS = 48
 def _dot(x: float, y: float, channels: int = 1) -> NDArray[np.uint8]:
     """A Gaussian dot of sigma 2 px on a dark background, its centre at (x, y) with pixel centres at whole numbers."""
     v, u = np.mgrid[:SIZE, :SIZE]
-    value = 20 + 230 * np.exp(-((u - x) ** 2 + (v - y) ** 2) / 8.0)
-    return np.repeat(value.round().astype(np.uint8)[..., None], channels, axis=2)
+    value: NDArray[np.float64] = 20 + 230 * np.exp(-((u - x) ** 2 + (v - y) ** 2) / 8.0)
+    image: NDArray[np.uint8] = np.repeat(value.round().astype(np.uint8)[..., None], channels, axis=2)
+    return image
 
 
 def _centroid(image: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -28,7 +29,8 @@ def _centroid(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     v0, u0 = np.unravel_index(grey.argmax(), grey.shape)
     v, u = np.mgrid[:SIZE, :SIZE]
     weight = grey * ((np.abs(v - v0) <= 9) & (np.abs(u - u0) <= 9))
-    return np.array([(weight * u).sum(), (weight * v).sum()]) / weight.sum()
+    centre: NDArray[np.float64] = np.array([(weight * u).sum(), (weight * v).sum()]) / weight.sum()
+    return centre
 
 
 def _dots(channels: int = 1) -> PoseBatch:
@@ -36,14 +38,15 @@ def _dots(channels: int = 1) -> PoseBatch:
     centres = np.random.default_rng(0).uniform(24, 40, (DOTS, 2))
     images = np.stack([_dot(x, y, channels) for x, y in centres])
     keypoints = np.repeat(centres[:, None], 21, axis=1).astype(np.float32)
-    return PoseBatch(images, keypoints, np.full((DOTS, 21), 2, np.uint8), np.arange(DOTS, dtype=np.uint8) % 2)
+    return PoseBatch(images, keypoints, np.full((DOTS, 21), 2, np.uint8), (np.arange(DOTS) % 2).astype(np.uint8))
 
 
 def _misses(before: PoseBatch, after: PoseBatch) -> NDArray[np.float64]:
     inside = ~outside(after.keypoints_2d[:, 0], SIZE, SIZE)
     margin = np.abs(after.keypoints_2d[:, 0] - (SIZE - 1) / 2).max(1) < SIZE / 2 - 8
     found = np.stack([_centroid(image) for image in after.images])
-    return (found - after.keypoints_2d[:, 0])[inside & margin]
+    misses: NDArray[np.float64] = (found - after.keypoints_2d[:, 0])[inside & margin]
+    return misses
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
