@@ -88,7 +88,6 @@ def _pck_and_validation(data: ReportData) -> str:
         xlabel="optimiser steps",
         ylabel="mean joint error, px",
         title="Validation: mean and range over seeds",
-        yscale="log",
     )
     for axis in (left, right):
         _clean(axis)
