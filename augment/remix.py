@@ -15,31 +15,24 @@ and the report says so. Work is cut into shards by pose rows; a shard depends on
 earlier passes alone, so a killed run goes on where it was and ends in the same file.
 """
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.augment.checker import Checkers, fingerprint, row_errors
-from handaug.augment.codes import CodeStore, decode_images
-from handaug.augment.pairing import Pairing, read_sources, split_quota
+from handaug.augment.mint import Mint, RemixConfig
+from handaug.augment.pairing import split_quota
 from handaug.augment.remix_plan import ShardPlan, ShardState, Tally, first_plans, refill_plans
-from handaug.augment.remix_report import RemixReport, Tones, pose_bins, read_report, write_report
-from handaug.data_specs.camera import flip_keypoints_2d
+from handaug.augment.remix_report import RemixReport, read_report, write_report
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.progress import SILENT, Advance, Progress
 from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.schema import TRAIN
 from handaug.data_specs.writer import DatasetWriter
-from handaug.models.disentangle.api import load_disentangler
 
 __all__ = ["MIN_KEPT_SHARE", "RemixConfig", "remix", "remix_capacity"]
 
@@ -51,173 +44,10 @@ _DECODE_ROWS = 256
 _REJECTED_SHOWN = 8
 _SHARDS_WITH_REJECTED = 8
 
-_COPIED = (
-    "keypoints_2d",
-    "keypoints_3d",
-    "visibility",
-    "camera",
-    "handedness",
-    "mask",
-    "group",
-    "pose_id",
-    "shape",
-    "pose",
-)
-"""Fields of x that are true of the minted image. Depth, occlusion, normals, parts and UVs are not: they describe
-pixels that were not drawn.
-"""
-
-
-@dataclass(frozen=True)
-class RemixConfig:
-    """What is minted from what."""
-
-    n: int
-    """Images kept in the end (--n)."""
-    poses: Path
-    """Dataset whose train split gives poses and labels (--poses)."""
-    disentangler: Path
-    """Folder of the disentangler (--checkpoint)."""
-    checker: Path
-    """Folder of the checker (--checker)."""
-    appearances: Path | None = None
-    """Dataset whose train split lends appearances, labelled or not (--appearances); the poses' own by default."""
-    max_label_error: float | None = None
-    """Threshold in pixels (--max-label-error); the checker's own by default."""
-    seed: int = 0
-    """Of the pairs (--seed)."""
-    max_tries: int = 8
-    """Draws for each image wanted of a pose row before the rest of its quota goes to others."""
-
-    def __post_init__(self) -> None:
-        if self.n <= 0:
-            raise InputError(f"--n {self.n}: mint at least 1 image")
-        if self.max_label_error is not None and not self.max_label_error > 0:
-            raise InputError(f"--max-label-error {self.max_label_error}: give a distance above 0 pixels")
-
-
-@dataclass
-class _Judged:
-    """What came of a block of pairs; first axis B."""
-
-    images: NDArray[np.uint8]
-    error: NDArray[np.float32]
-    error_max: NDArray[np.float32]
-    strays: NDArray[np.bool_]
-    keep: NDArray[np.bool_]
-
-
-class _Mint:
-    """The sources, the models and the rules, opened once."""
-
-    def __init__(self, config: RemixConfig, device: str) -> None:
-        self.config, self.device = config, device
-        appearances = config.appearances or config.poses
-        self.pose_data = HandDataset(config.poses, split="train")
-        self.appearance_data = HandDataset(appearances, split="train")
-        for path, data in ((config.poses, self.pose_data), (appearances, self.appearance_data)):
-            if not len(data):
-                raise InputError(f"{path}: has no rows in its train split; remix reads split 0 only")
-        self.model = load_disentangler(config.disentangler, device=device)
-        size, channels = tuple(self.model.size), self.model.channels
-        for data in (self.pose_data, self.appearance_data):
-            if data.size != size or data.channels != channels:
-                raise InputError(
-                    f"{data.path}: has {data.size[0]} x {data.size[1]} px with {data.channels} channels, the "
-                    "disentangler "
-                    f"{config.disentangler} takes {size[0]} x {size[1]} px with {channels}; give data of that size"
-                )
-        self.checkers = Checkers.load(config.checker, device=device)
-        self.threshold = self.checkers.threshold_px if config.max_label_error is None else config.max_label_error
-        self.poses = read_sources(self.pose_data, self.checkers.folds_of(self.pose_data))
-        self.appearances = read_sources(self.appearance_data, self.checkers.folds_of(self.appearance_data))
-        self.pairing = Pairing(self.poses, self.appearances, config.seed)
-        self.tones = Tones.of(self.appearances.tone)
-        self.bins, self.bin_names = pose_bins(self.pose_data)
-        self.capacity = np.array(
-            [self.pairing.capacity(i) if ok else 0 for i, ok in enumerate(self.poses.labelled)], np.int64
-        )
-        if not self.poses.labelled.any():
-            raise InputError(f"{config.poses}: none of its train rows is labelled; give labelled data as --poses")
-        self.identity = {
-            "command": "remix",
-            "n": config.n,
-            "seed": config.seed,
-            "max_label_error_px": self.threshold,
-            "max_tries": config.max_tries,
-            "poses": self.pose_data.checksum,
-            "appearances": self.appearance_data.checksum,
-            "disentangler": fingerprint(config.disentangler),
-            "checker": fingerprint(config.checker),
-        }
-        self.fields = [name for name in _COPIED if self.pose_data.has(name)]
-
-    def open_codes(self, folder: Path, progress: Progress) -> None:
-        """Encode poses and appearances; mirrored appearances follow when they are needed."""
-        self.p = CodeStore(self.model, self.pose_data, "pose", folder, self.device)
-        self.a = CodeStore(self.model, self.appearance_data, "appearance", folder, self.device)
-        self.a_mirrored = CodeStore(self.model, self.appearance_data, "appearance", folder, self.device, mirror=True)
-        self.p.encode_all(progress)
-        self.a.encode_all(progress)
-
-    def judge(self, pose: NDArray[np.int64], appearance: NDArray[np.int64]) -> _Judged:
-        """Draw and check a block of pairs."""
-        mirrored = self.appearances.handedness[appearance] != self.poses.handedness[pose]
-        codes = np.empty_like(self.a.get(appearance[:1]), shape=(len(pose), *self.a.get(appearance[:1]).shape[1:]))
-        for flag, store in ((False, self.a), (True, self.a_mirrored)):
-            if (mirrored == flag).any():
-                codes[mirrored == flag] = store.get(appearance[mirrored == flag])
-        images = decode_images(self.model, self.p.get(pose), codes, self.device)
-        number = self.pairing.checker_of(pose, appearance)
-        found, empty = np.empty((len(pose), 21, 2), np.float32), np.empty((len(pose), 21, 2), np.float32)
-        for k in (0, 1):
-            if (number == k).any():
-                found[number == k] = self.checkers.predict(k, images[number == k])
-                empty[number == k] = self.checkers.of_empty_images(k, images[number == k])
-        true, seen = self.poses.keypoints_2d[pose], self.poses.visibility[pose] > 0
-        error = row_errors(found, true, seen)
-        error_max = np.where(seen, np.linalg.norm(found - true, axis=-1), 0).max(1).astype(np.float32)
-        other = self.appearances.keypoints_2d[appearance]
-        other = np.where(mirrored[:, None, None], flip_keypoints_2d(other, images.shape[2]), other)
-        to_other = row_errors(found, other, self.appearances.visibility[appearance])
-        strays = (np.isfinite(to_other) & (to_other < error)) | (row_errors(found, empty, seen) < error)
-        return _Judged(images, error, error_max, strays, (error <= self.threshold) & ~strays)
-
-    def rows(self, pose: NDArray[np.int64], appearance: NDArray[np.int64], judged: _Judged) -> dict[str, NDArray[Any]]:
-        """File rows of the kept pairs of a block."""
-        x, y = pose[judged.keep], appearance[judged.keep]
-        rows = {name: self.pose_data.read(name, x) for name in self.fields}
-        rows["images"] = judged.images[judged.keep]
-        rows["split"] = np.full(len(x), TRAIN, np.uint8)
-        rows["appearance_id"] = self._appearance_ids(y)
-        rows["image_id"] = np.array(
-            [_hash_id(self.identity, *self._pair(i, j)) for i, j in zip(x, y, strict=True)], np.int64
-        )
-        rows["provenance/pose_source"] = self.poses.rows[x]
-        rows["provenance/appearance_source"] = self.appearances.rows[y]
-        rows["provenance/label_error_px"] = judged.error[judged.keep]
-        rows["provenance/label_error_max_px"] = judged.error_max[judged.keep]
-        return rows
-
-    def _pair(self, x: int, y: int) -> tuple[int, int]:
-        return int(self.poses.rows[x]), int(self.appearances.rows[y])
-
-    def _appearance_ids(self, y: NDArray[np.int64]) -> NDArray[np.int64]:
-        if self.appearance_data.has("appearance_id"):
-            return self.appearances.appearance_id[y]
-        source = {"appearances": self.appearance_data.checksum}
-        return np.array([_hash_id(source, int(row)) for row in self.appearances.rows[y]], np.int64)
-
-
-def _hash_id(context: dict[str, Any], *numbers: int) -> int:
-    """A 63-bit id, unique across files as far as hashes are."""
-    text = json.dumps([context, *numbers], sort_keys=True).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
-
 
 def remix_capacity(config: RemixConfig) -> int:
     """How many distinct images the sources could be minted into before the check."""
-    return int(_Mint(config, "cpu").capacity.sum())
+    return int(Mint(config, "cpu").capacity.sum())
 
 
 def remix(
@@ -239,7 +69,7 @@ def remix(
         InputError: Sources, models or output are wrong, `n` exceeds what the sources can give or the disk can hold.
         WorkError: Fewer than 10 % of the images pass the check, or too few to reach `n`.
     """
-    mint = _Mint(config, device)
+    mint = Mint(config, device)
     if mint.capacity.sum() < config.n:
         raise InputError(
             f"--n {config.n}: these sources have {int(mint.capacity.sum())} new combinations; lower --n or give "
@@ -270,7 +100,7 @@ def remix(
     return report
 
 
-def _attributes(mint: _Mint) -> dict[str, Any]:
+def _attributes(mint: Mint) -> dict[str, Any]:
     """Root attributes that trace a row back: checksums of the sources, fingerprints of the models."""
     return {
         "pose_source_checksum": mint.pose_data.checksum,
@@ -296,7 +126,7 @@ def _check_disk(out: Path, n: int, data: HandDataset) -> None:
         )
 
 
-def _expect(mint: _Mint, n: int, progress: Progress) -> None:
+def _expect(mint: Mint, n: int, progress: Progress) -> None:
     """Say how long it will take, from one block that is timed and thrown away (the one before it warms up)."""
     pose = np.flatnonzero(mint.capacity > 0)[:_DECODE_ROWS]
     picked = [mint.pairing.candidates(int(i), 0, 1)[0] for i in pose]
@@ -314,7 +144,7 @@ def _expect(mint: _Mint, n: int, progress: Progress) -> None:
     )
 
 
-def _mint_all(mint: _Mint, work: PartialOutput, progress: Progress) -> tuple[Tally, int]:
+def _mint_all(mint: Mint, work: PartialOutput, progress: Progress) -> tuple[Tally, int]:
     """All passes: the quotas, then what they left over, until there are `n` images."""
     config = mint.config
     usable = np.flatnonzero(mint.capacity > 0)
@@ -350,7 +180,7 @@ def _stats_path(work: PartialOutput, shard: int) -> Path:
     return work.folder / f"stats-{shard:06d}.npz"
 
 
-def _stop_if_hopeless(tried: int, kept: int, mint: _Mint) -> None:
+def _stop_if_hopeless(tried: int, kept: int, mint: Mint) -> None:
     if kept < MIN_KEPT_SHARE * tried:
         raise WorkError(
             f"remix: only {kept:,} of {tried:,} minted images ({kept / tried:.1%}) passed the label check at "
@@ -360,7 +190,7 @@ def _stop_if_hopeless(tried: int, kept: int, mint: _Mint) -> None:
 
 
 def _mint_shard(
-    mint: _Mint, plan: ShardPlan, path: Path, stats: Path, number: int, tally: Tally, advance: Advance
+    mint: Mint, plan: ShardPlan, path: Path, stats: Path, number: int, tally: Tally, advance: Advance
 ) -> None:
     """Mint one shard: its images to `path`, its counts to `stats` (first, so that a finished shard always has them)."""
     fields = [*mint.fields, "appearance_id", "image_id", *_provenance()]
@@ -394,7 +224,7 @@ def _provenance() -> Iterator[str]:
         yield f"provenance/{name}"
 
 
-def _rounds(mint: _Mint, plan: ShardPlan, state: ShardState) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _rounds(mint: Mint, plan: ShardPlan, state: ShardState) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Blocks of (slot in the plan, appearance): each round draws as many candidates as are still wanted, never more."""
     while True:
         slots: list[NDArray[np.int64]] = []

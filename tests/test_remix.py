@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from toy import write_toy
 
-import handaug.augment.remix as remix_module
+import handaug.augment.mint as mint_module
 import handaug.augment.remix_plan as plan_module
 from handaug.augment.checker import CheckerConfig, Checkers, row_errors, train_checkers
 from handaug.augment.codes import decode_images, encode_block
@@ -156,7 +156,7 @@ def test_minted_rows_are_new_combinations_without_repetition(home: Path, minted:
 
 def test_estimates_nearer_to_the_other_pose_are_dropped(home: Path, tmp_path: Path) -> None:
     """An estimator that always finds y's hand rejects all; one that always finds x's keeps all, mirrored pairs too."""
-    mint = remix_module._Mint(_config(home, max_label_error=1000.0), "cpu")
+    mint = mint_module.Mint(_config(home, max_label_error=1000.0), "cpu")
     mint.open_codes(tmp_path, SILENT)
     pose = np.arange(40)
     appearance = np.concatenate([mint.pairing.candidates(int(i), 0, 1)[0] for i in pose])
@@ -191,7 +191,7 @@ def test_quota_keeps_poses_uniform_though_some_are_rejected_more(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of what a third of the poses gives is refused; every pose row still ends with its share."""
-    judge = remix_module._Mint.judge
+    judge = mint_module.Mint.judge
 
     def harsh(self: Any, pose: NDArray[Any], appearance: NDArray[Any]) -> Any:
         judged = judge(self, pose, appearance)
@@ -199,7 +199,7 @@ def test_quota_keeps_poses_uniform_though_some_are_rejected_more(
         judged.keep = (self.poses.pose_id[pose] % 3 != 0) | (appearance % 2 == 0)
         return judged
 
-    monkeypatch.setattr(remix_module._Mint, "judge", harsh)
+    monkeypatch.setattr(mint_module.Mint, "judge", harsh)
     report = remix(_config(home, n=280), tmp_path / "minted.h5")
     counts = np.unique(HandDataset(tmp_path / "minted.h5").read("provenance/pose_source"), return_counts=True)[1]
     assert counts.min() == counts.max() == 5, "280 images of 56 pose rows"
@@ -209,7 +209,7 @@ def test_quota_keeps_poses_uniform_though_some_are_rejected_more(
 def test_what_a_pose_cannot_fill_goes_to_others_and_is_reported(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = remix_module._Mint.judge
+    judge = mint_module.Mint.judge
 
     def stubborn(self: Any, pose: NDArray[Any], appearance: NDArray[Any]) -> Any:
         judged = judge(self, pose, appearance)
@@ -217,7 +217,7 @@ def test_what_a_pose_cannot_fill_goes_to_others_and_is_reported(
         judged.keep = self.poses.pose_id[pose] != self.poses.pose_id[0]
         return judged
 
-    monkeypatch.setattr(remix_module._Mint, "judge", stubborn)
+    monkeypatch.setattr(mint_module.Mint, "judge", stubborn)
     report = remix(_config(home, n=280), tmp_path / "minted.h5")
     data = HandDataset(tmp_path / "minted.h5")
     assert len(data) == 280
