@@ -185,9 +185,7 @@ def _blend_shape_rows(model: Any, side: str) -> list[int]:
     return rows
 
 
-def _lengthen(
-    arrays: Arrays, quads: NDArray[np.intp], face_uv: NDArray[Any]
-) -> tuple[NDArray[np.intp], NDArray[Any]]:
+def _lengthen(arrays: Arrays, quads: NDArray[np.intp], face_uv: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
     """Continue the arm straight past the elbow by two rings of quads, so that its end rarely comes into the picture."""
     names = [str(name) for name in arrays["bones"]]
     elbow, wrist = names.index("lowerarm01"), names.index("wrist")

@@ -73,9 +73,7 @@ def catmull_clark(
     return sp.vstack([vertex_points, edge_points, face_points]).tocsr(), new_quads, new_uv
 
 
-def _incidence(
-    rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int], value: float = 1.0
-) -> sp.csr_matrix:
+def _incidence(rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int], value: float = 1.0) -> sp.csr_matrix:
     return sp.coo_matrix((np.full(len(rows), value), (rows, columns)), shape).tocsr()
 
 

@@ -11,7 +11,7 @@ if find_spec("anny") is None:
 from handaug.data_specs.camera import project
 from handaug.render.hand import HandModel
 from handaug.render.pose_prior import sample_pose
-from handaug.render.viewpoint import FIELD_OF_VIEW, FILL, place_hand, to_camera
+from handaug.render.viewpoint import ARM_TILT, FIELD_OF_VIEW, FILL, place_hand, to_camera
 
 N = 250
 
@@ -19,7 +19,7 @@ N = 250
 def test_frames_are_filled_and_directions_cover_the_sphere() -> None:
     model = HandModel.load()
     rng = np.random.default_rng(0)
-    fill, fov, eye, roll, offset = [], [], [], [], []
+    fill, fov, eye, tilt, offset = [], [], [], [], []
     for _ in range(N):
         posed = model.pose(model.mean_shape, sample_pose(rng))
         rotation, translation, camera = place_hand(rng, posed, 64)
@@ -35,7 +35,8 @@ def test_frames_are_filled_and_directions_cover_the_sphere() -> None:
         fov.append(np.degrees(2 * np.arctan(32 / camera[0, 0])))
         at = -rotation.T @ translation
         eye.append(at / np.linalg.norm(at))
-        roll.append(np.arctan2(rotation[0, 1], rotation[1, 1]))
+        arm = rotation @ (posed.elbow - posed.joints[9])
+        tilt.append(np.degrees(np.arctan2(arm[0], arm[1])))
         assert np.linalg.norm(to_camera(posed.vertices, rotation, translation), axis=1).min() > 0.119
     assert min(fill) > FILL[0] - 0.01 and max(fill) < FILL[1] + 0.01
     assert np.ptp(fill) > 0.25
@@ -44,8 +45,9 @@ def test_frames_are_filled_and_directions_cover_the_sphere() -> None:
     for axis, least in ((0, 0.35), (1, 0.2), (2, 0.35)):  # from the elbow's side (y < 0) less, where the arm hides it
         assert (eyes[:, axis] > 0).mean() > 0.35 and (eyes[:, axis] < 0).mean() > least
     assert (eyes[:, 2] > 0.7).mean() > 0.08 and (eyes[:, 2] < -0.7).mean() > 0.08  # palm and back
-    quarter = np.histogram(roll, 4, (-np.pi, np.pi))[0]
-    assert quarter.min() > 0.15 * N
+    # the arm comes from below, leaning evenly to both sides up to the limit
+    assert np.abs(tilt).max() < ARM_TILT + 1e-6
+    assert np.histogram(tilt, 4, (-ARM_TILT, ARM_TILT))[0].min() > 0.15 * N
     assert np.abs(np.mean(offset, 0)).max() < 1.0 and np.std(offset) > 2
 
 

@@ -50,7 +50,7 @@ _RESIDENT_BYTES = 8 * 2**30
 
 @dataclass
 class _Job:
-    """Everything `fit` needs; only `step`, `sums`, `best` and what the modules hold change."""
+    """Everything `fit` needs; only `step`, `sums`, `counts` and what the modules hold change."""
 
     config: DisentangleConfig
     fabric: Fabric
@@ -63,12 +63,10 @@ class _Job:
     keypoints: Tensor
     visibility: Tensor
     validation: ValidationSet
-    has_validation: bool
     size: tuple[int, int]
     channels: int
     info: dict[str, Any]
     step: int = 0
-    best: float = -float("inf")
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -100,7 +98,8 @@ def train_disentangler(
     """Train a disentangler on split 0 of a dataset.
 
     Args:
-        data: Dataset with keypoints. Split 1, where there is one, is drawn, measured, and chooses the best checkpoint.
+        data: Dataset with keypoints. Split 1, where there is one, is drawn and measured and changes no weight: the last
+            weights are kept.
         out: Folder to make: `model.safetensors`, `config.json`, `log.jsonl`, `grid.png`, `grids/epoch-*.png`.
         config: What to train.
         device: "cpu", "cuda" or "cuda:N"; not part of the result's identity.
@@ -144,7 +143,7 @@ def _setup(
         f"rows; {config.steps:,} steps of {config.batch_size} images on {device}, {schedule}"
     )
     if not len(val):
-        progress.note(f"{train.path}: has no val rows; the grids show train rows and the last checkpoint is kept")
+        progress.note(f"{train.path}: has no val rows; grids and measures are of train rows")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         # Built on the CPU, so that every device starts from the same weights.
@@ -167,7 +166,6 @@ def _setup(
         keypoints=keypoints,
         visibility=visibility.to(fabric.device),
         validation=load_validation(val if len(val) else train),
-        has_validation=len(val) > 0,
         size=train.size,
         channels=train.channels,
         info={"data_checksum": train.checksum, "train_rows": len(train)},
@@ -185,7 +183,7 @@ def _resume(job: _Job, progress: Progress) -> None:
     state = load_state(job.folder / _STATE)
     for name, part in _parts(job).items():
         part.load_state_dict(state[name])
-    job.step, job.best = int(state["step"]), float(state["best"])
+    job.step = int(state["step"])
     job.sums, job.counts = dict(state["sums"]), dict(state["counts"])
     if log.exists():
         kept = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= job.step]
@@ -204,7 +202,7 @@ def _parts(job: _Job) -> dict[str, Any]:
 
 def _save(job: _Job) -> None:
     state = {name: part.state_dict() for name, part in _parts(job).items()}
-    counters = {"step": job.step, "best": job.best, "sums": job.sums, "counts": job.counts}
+    counters = {"step": job.step, "sums": job.sums, "counts": job.counts}
     save_state(job.folder / _STATE, {**state, **counters})
 
 
@@ -280,7 +278,7 @@ def _check_finite(job: _Job, values: dict[str, float]) -> None:
 
 
 def _validate(job: _Job, progress: Progress) -> None:
-    """Measure, log and draw; keep the weights if they are the best so far."""
+    """Measure, log and draw, and put the weights where others find them."""
     disentangler = Disentangler(job.model, job.config, job.size, job.channels, job.info)
     phase = job.config.phase_at(job.step - 1)
     measured = validate(disentangler, job.validation, decoder=phase > 1)
@@ -295,22 +293,9 @@ def _validate(job: _Job, progress: Progress) -> None:
         (job.folder / "grids").mkdir(exist_ok=True)
         save_png(job.folder / "grids" / f"epoch-{epoch:03d}.png", picture)
         save_png(job.folder / "grid.png", picture)
-    score = _score(job, measured)
-    if score >= job.best:
-        job.best = score
-        info = {**job.info, "step": job.step, "validation": measured}
-        size, config = list(job.size), job.config.to_json()
-        stored = {"kind": KIND, "config": config, "size": size, "channels": job.channels, "info": info}
-        save_model(job.folder, job.model.state_dict(), stored)
+    info = {**job.info, "step": job.step, "validation": measured}
+    size, config = list(job.size), job.config.to_json()
+    stored = {"kind": KIND, "config": config, "size": size, "channels": job.channels, "info": info}
+    save_model(job.folder, job.model.state_dict(), stored)
     progress.note(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in measured.items()))
 
-
-def _score(job: _Job, measured: dict[str, float]) -> float:
-    """What chooses the checkpoint, higher is better: likeness to the true render, else the pose of swapped images."""
-    if not job.has_validation:
-        return float(job.step)  # rows trained on choose nothing: the last is kept
-    if job.config.phases[-1][0] == 1:
-        return -measured["epe_px"]
-    if "swap_epe_px" not in measured:
-        return -float("inf")  # no images yet: the latest stands in until there are
-    return measured.get("pair_psnr_db", -measured["swap_epe_px"])
