@@ -26,9 +26,9 @@ __all__ = ["Demo", "command"]
 
 POSES = 64
 MINTED = 1000
-DISENTANGLE_STEPS = 400
-CHECKER_STEPS = 120
-GAIN_STEPS = 40
+DISENTANGLE_STEPS = 1500
+CHECKER_STEPS = 400
+GAIN_STEPS = 60
 GAIN_SEEDS = 2
 """Sized for about seven minutes on two cores: enough to see shapes in the grid, nowhere near enough to see a gain."""
 
@@ -113,9 +113,10 @@ class Demo:
         config = DisentangleConfig(
             steps=DISENTANGLE_STEPS,
             batch_size=16,
-            width=16,
+            width=8,
+            phases=((0, 0.5), (3, 0.3), (6, 0.2)),
             seed=self.seed,
-            validate_every=DISENTANGLE_STEPS // 4,
+            validate_every=DISENTANGLE_STEPS // 10,
         )
         train_disentangler(self.place.renders, self.place.disentangler, config, **self._how())
 
@@ -144,6 +145,7 @@ class Demo:
             real=self.place.renders,
             minted=self.place.minted,
             seeds=GAIN_SEEDS,
+            width=16,
             steps=GAIN_STEPS,
             seed=self.seed,
             real_is_rendered=True,
@@ -155,7 +157,7 @@ class Demo:
     def _checker(self) -> "CheckerConfig":
         from handaug.augment.checker import CheckerConfig
 
-        return CheckerConfig(steps=CHECKER_STEPS, seed=self.seed)
+        return CheckerConfig(width=16, steps=CHECKER_STEPS, batch_size=16, seed=self.seed)
 
     def _how(self) -> "How":
         return {"device": self.device, "overwrite": self.overwrite, "progress": self.progress}

@@ -46,7 +46,7 @@ METHODS = "self"
 )
 @click.option("--batch-size", type=int, metavar="B", show_default="32 on a CPU, 128 on a GPU", help="Images per step.")
 @click.option(
-    "--width", type=int, metavar="W", show_default="16 on a CPU, 64 on a GPU", help="Channels at full resolution."
+    "--width", type=int, metavar="W", show_default="8 on a CPU, 64 on a GPU", help="Channels at full resolution."
 )
 @click.option(
     "--phase",
@@ -54,8 +54,8 @@ METHODS = "self"
     multiple=True,
     metavar="MODEL:SHARE",
     show_default="by device",
-    help="A model of the paper's Table 4 (1 to 6) and its share of the steps; repeat it for a schedule, such as "
-    "--phase 3:0.5 --phase 6:0.5.",
+    help="A model of the paper's Table 4 (1 to 6; 0 warms up the pose estimator) and its share of the steps; repeat it "
+    "for a schedule, such as --phase 3:0.5 --phase 6:0.5.",
 )
 @click.option(
     "--precision",
@@ -81,8 +81,8 @@ def command(
 ) -> None:
     """Train a disentangler on DATA, the workspace's renders.h5 by default.
 
-    Only the train split is trained on; the val split is drawn, measured, and chooses the checkpoint. RUN/grid.png
-    shows poses (top row) mixed with appearances (left column) after each epoch, RUN/log.jsonl holds every loss term.
+    Only the train split is trained on; the val split is drawn and measured. RUN/grid.png shows poses (top row) mixed
+    with appearances (left column) after each epoch, RUN/log.jsonl holds every loss term.
     A run that was stopped goes on with the same command.
     """
     from dataclasses import replace

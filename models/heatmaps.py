@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["cell_centres", "gaussian_fit", "heatmap_l1", "render_heatmaps", "soft_argmax"]
+__all__ = ["cell_centres", "gaussian_fit", "heatmap_l1", "place_cross_entropy", "render_heatmaps", "soft_argmax"]
 
 
 def cell_centres(cells: int, stride: int, device: torch.device | None = None) -> Tensor:
@@ -75,6 +75,21 @@ def heatmap_l1(predicted: Tensor, target: Tensor, labelled: Tensor, sigma: float
     weight = 1.0 + balance * torch.maximum(target, maps.detach().clamp(0.0, 1.0) ** 2)
     per_map = (weight * (maps - target).abs()).sum((-2, -1))
     return (per_map * labelled).sum() / ((volume + balance * square) * labelled.sum().clamp_min(1.0))
+
+
+def place_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy between the softmax of each map and its target, both taken as distributions over the cells.
+
+    Args:
+        logits: (N, J, rows, columns), any float dtype.
+        target: (N, J, rows, columns), of `render_heatmaps`.
+
+    Returns:
+        (N, J) nats; ln(rows * columns) for flat maps, 0 where the target is empty.
+    """
+    wanted = target.flatten(-2)
+    wanted = wanted / wanted.sum(-1, keepdim=True).clamp_min(1e-6)
+    return -(wanted * logits.float().flatten(-2).log_softmax(-1)).sum(-1)
 
 
 def soft_argmax(logits: Tensor, stride: int = 1) -> Tensor:

@@ -95,7 +95,7 @@ def _uniform_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _lean(rotation: NDArray[np.float64], arm: NDArray[np.floating[Any]], tilt: float) -> NDArray[np.float64]:
-    """Roll a rotation about the optical axis until `arm`, towards the elbow, leans by `tilt` radians from image down."""
+    """Roll a rotation about the optical axis until `arm` (to the elbow) leans by `tilt` radians from image down."""
     x, y = (rotation @ np.asarray(arm, np.float64))[:2]
     turn = tilt - np.arctan2(x, y)  # the angle from +y towards +x, which a turn by -a about z raises by a
     cosine, sine = np.cos(turn), np.sin(turn)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from handaug.data_specs.joints import JOINTS
 from handaug.models.estimators.base import Estimator, labelled_joints, register_estimator
-from handaug.models.heatmaps import render_heatmaps, soft_argmax
+from handaug.models.heatmaps import place_cross_entropy, render_heatmaps, soft_argmax
 from handaug.models.networks import check_size, initialise
 
 __all__ = ["UNetEstimator"]
@@ -75,9 +75,7 @@ class UNetEstimator(Estimator):
         """Mean distance over sigma plus cross-entropy, both over the labelled joints."""
         labelled = labelled_joints(keypoints, visibility, weights)
         places = torch.where(labelled[..., None] > 0, keypoints.float(), torch.zeros_like(keypoints))
-        target = render_heatmaps(places, self.size, self.sigma_px, _STRIDE).flatten(-2)
-        target = target / target.sum(-1, keepdim=True).clamp_min(1e-6)
-        entropy = -(target * output.float().flatten(-2).log_softmax(-1)).sum(-1)
+        entropy = place_cross_entropy(output, render_heatmaps(places, self.size, self.sigma_px, _STRIDE))
         # The square root's slope at zero is infinite; 0.01 px is below any label's accuracy.
         distance = ((soft_argmax(output, _STRIDE) - places).square().sum(-1) + 1e-4).sqrt() / self.sigma_px
         return ((entropy + distance) * labelled).sum() / labelled.sum().clamp_min(1.0)
