@@ -115,11 +115,15 @@ def _reference(phase: int) -> tuple[dict[str, Tensor], SelfDisentangler]:
     def code(a: Tensor, b: Tensor, both: tuple[Tensor, Tensor]) -> Tensor:
         return l1(a, b.detach()) / torch.cat(both).detach().float().abs().mean()
 
+    def place(a: Tensor, b: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(10 * a.reshape(21, -1), (b / b.sum((-2, -1), keepdim=True)).reshape(21, -1))
+
     p_x, a_x = m(i_x)
     p_y, a_y = m(i_y)
     c_x, c_y = (p_x, p_y) if phase == 6 else (p_x.detach(), p_y.detach())
     r_x, r_y = m.image_decoder(c_x, a_x), m.image_decoder(c_y, a_y)
     terms = {
+        "place": (place(m.pose_decoder(p_x), p_map_x) + place(m.pose_decoder(p_y), p_map_y)) / 2,
         "pose": (heat(m.pose_decoder(p_x), p_map_x) + heat(m.pose_decoder(p_y), p_map_y)) / 2,
         "image": (l1(r_x, i_x) + l1(r_y, i_y)) / 2 / 0.1,
         "gan": -(_copy(judge)(torch.cat([r_x, r_y])).sigmoid().log()).mean(),
@@ -168,6 +172,7 @@ def test_losses_and_gradients_agree_with_the_equations_written_out(phase: int) -
 
 ENCODERS = {"trunk", "pose_encoder", "appearance_encoder"}
 ROUTES: list[tuple[int, str, set[str]]] = [
+    (0, "place", {"trunk", "pose_encoder", "pose_decoder"}),
     (1, "pose", {"trunk", "pose_encoder", "pose_decoder"}),
     (3, "image", {"trunk", "appearance_encoder", "image_decoder"}),  # Pose Detach
     (3, "gan", {"trunk", "appearance_encoder", "image_decoder"}),

@@ -30,9 +30,9 @@ PHASES = {
 class DisentangleConfig:
     """What determines a run, together with the data.
 
-    The paper gives no loss weight, no heatmap sigma, no width and no discriminator; the values here are starting
-    points, of which only the warm-up and the balance of the heatmaps were compared on renders. The loss terms are scaled so that each is about 1 where nothing has been learned (see
-    `losses`), so the weights compare like with like.
+    The paper gives no loss weight, no heatmap sigma, no width and no discriminator. The values here are starting
+    points, of which only the warm-up and the weight of the places were compared on renders. The loss terms are scaled
+    so that each is about 1 where nothing has been learned (see `losses`), so the weights compare like with like.
     """
 
     method: str = "self"
