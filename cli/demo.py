@@ -114,7 +114,7 @@ class Demo:
             steps=DISENTANGLE_STEPS,
             batch_size=16,
             width=8,
-            phases=((0, 0.5), (3, 0.3), (6, 0.2)),
+            phases=((1, 0.5), (3, 0.3), (6, 0.2)),
             seed=self.seed,
             validate_every=DISENTANGLE_STEPS // 10,
         )

@@ -54,7 +54,7 @@ METHODS = "self"
     multiple=True,
     metavar="MODEL:SHARE",
     show_default="by device",
-    help="A model of the paper's Table 4 (1 to 6; 0 warms up the pose estimator) and its share of the steps; repeat it "
+    help="A model of the paper's Table 4 (1 to 6) and its share of the steps; repeat it "
     "for a schedule, such as --phase 3:0.5 --phase 6:0.5.",
 )
 @click.option(

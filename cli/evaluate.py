@@ -30,9 +30,7 @@ SPLITS = ("train", "val", "test", "all")
 @json_option
 @workspace_option
 @debug_option
-def command(
-    checkpoint: Path, data: Path | None, split: str, device: str, as_json: bool, workspace: Workspace
-) -> None:
+def command(checkpoint: Path, data: Path | None, split: str, device: str, as_json: bool, workspace: Workspace) -> None:
     """Measure the estimator CKPT on DATA: end-point error, both readings of MSE, PCK, AUC.
 
     DATA is the workspace's renders.h5 by default. CKPT is a folder that `handaug train-pose` or `handaug disentangle`

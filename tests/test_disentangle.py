@@ -172,7 +172,7 @@ def test_losses_and_gradients_agree_with_the_equations_written_out(phase: int) -
 
 ENCODERS = {"trunk", "pose_encoder", "appearance_encoder"}
 ROUTES: list[tuple[int, str, set[str]]] = [
-    (0, "place", {"trunk", "pose_encoder", "pose_decoder"}),
+    (1, "place", {"trunk", "pose_encoder", "pose_decoder"}),
     (1, "pose", {"trunk", "pose_encoder", "pose_decoder"}),
     (3, "image", {"trunk", "appearance_encoder", "image_decoder"}),  # Pose Detach
     (3, "gan", {"trunk", "appearance_encoder", "image_decoder"}),

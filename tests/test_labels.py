@@ -21,8 +21,13 @@ def _sphere(n: int, centre: tuple[float, float, float], radius: float) -> tuple[
     sides = [(a, b, one), (b, a, -one), (one, a, b), (-one, b, a), (b, one, a), (a, -one, b)]
     points = np.concatenate([np.stack(side, -1).reshape(-1, 3) for side in sides])
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    cell = np.array([[i * (n + 1) + j, (i + 1) * (n + 1) + j, (i + 1) * (n + 1) + j + 1, i * (n + 1) + j + 1]
-                     for i in range(n) for j in range(n)])
+    cell = np.array(
+        [
+            [i * (n + 1) + j, (i + 1) * (n + 1) + j, (i + 1) * (n + 1) + j + 1, i * (n + 1) + j + 1]
+            for i in range(n)
+            for j in range(n)
+        ]
+    )
     quads = np.concatenate([cell + k * (n + 1) ** 2 for k in range(6)])
     return points * radius + centre, quads
 

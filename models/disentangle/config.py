@@ -15,7 +15,6 @@ PRECISIONS = ("32-true", "bf16-mixed")
 """Of lightning-fabric; bf16-mixed keeps weights and losses in float32."""
 
 PHASES = {
-    0: "warm-up of the pose estimator",
     1: "baseline pose estimator",
     2: "pose estimator + image reconstruction",
     3: "self-disentanglement",
@@ -23,7 +22,7 @@ PHASES = {
     5: "resumed, the pose estimator also learns from mixed images",
     6: "resumed, and image losses reach the pose code",
 }
-"""The models of Table 4 of Li et al. 2019; 4 trains exactly as 3 and names its continuation. 0 is ours: `losses`."""
+"""The models of Table 4 of Li et al. 2019; 4 trains exactly as 3 and names its continuation."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class DisentangleConfig:
     """What determines a run, together with the data.
 
     The paper gives no loss weight, no heatmap sigma, no width and no discriminator. The values here are starting
-    points, of which only the warm-up and the weight of the places were compared on renders. The loss terms are scaled
+    points, of which only the weight of the places was compared on renders. The loss terms are scaled
     so that each is about 1 where nothing has been learned (see `losses`), so the weights compare like with like.
     """
 
@@ -42,9 +41,8 @@ class DisentangleConfig:
     batch_size: int = 128
     """Images per step, an even number: each image is x once and y once, so a batch holds batch_size / 2 pairs, mixed
     both ways. 128 is the paper's."""
-    phases: tuple[tuple[int, float], ...] = ((0, 0.1), (3, 0.45), (6, 0.45))
-    """Models of Table 4 in the order they are run, each with its share of the steps: after a warm-up 3, then as long
-    again 6."""
+    phases: tuple[tuple[int, float], ...] = ((3, 0.5), (6, 0.5))
+    """Models of Table 4 in the order they are run, each with its share of the steps: 3, then as long again 6."""
     width: int = 32
     """Channels at full resolution; level k has width * 2**k."""
     learning_rate: float = 1e-3
@@ -89,7 +87,7 @@ class DisentangleConfig:
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision}: choose one of {', '.join(PRECISIONS)}")
         if not self.phases or any(phase not in PHASES or not share > 0 for phase, share in self.phases):
-            raise InputError("--phase: give models 1 to 6 of Table 4, or 0, with shares above 0, such as 3:0.5,6:0.5")
+            raise InputError("--phase: give models of Table 4, 1 to 6, with shares above 0, such as 3:0.5,6:0.5")
         if abs(sum(share for _, share in self.phases) - 1.0) > 1e-6:
             raise InputError("--phase: the shares must add up to 1, such as 3:0.5,6:0.5")
         for name in ("sigma", "learning_rate", "discriminator_learning_rate"):
@@ -134,13 +132,13 @@ def default_config(rows: int, size: tuple[int, int], device: str) -> Disentangle
 
     Returns:
         On a GPU the paper's: batch 128, 75 epochs of model 3 and 75 of model 6. On a CPU a narrower network and as
-        many steps as two cores do in about twelve minutes; most of them warm up the pose estimator, because one such
+        many steps as two cores do in about ten minutes; most of them train the pose estimator alone, because one such
         step costs a quarter of a whole one and mixing is worth nothing before poses are known.
     """
     if device == "cpu":
-        # One step of 32 images of 64 x 64 at width 8 takes 0.07 s on two cores in the warm-up, 0.3 s as model 3 or 6.
+        # One step of 32 images of 64 x 64 at width 8 takes 0.07 s on two cores as model 1, 0.3 s as model 3 or 6.
         steps = round(3200 * 64 * 64 / (size[0] * size[1]))
-        phases = ((0, 0.55), (3, 0.27), (6, 0.18))
+        phases = ((1, 0.55), (3, 0.27), (6, 0.18))
         # A small set is learned in fewer steps: no more than 75 + 75 epochs.
         return DisentangleConfig(steps=max(1, min(steps, 150 * rows // 32)), batch_size=32, width=8, phases=phases)
     steps = max(2000, 150 * rows // 128)

@@ -27,7 +27,8 @@ after 400 steps of 32 images, and a network that had learned more without it fel
 300 steps of it, because zero is the median of a joint whose place is uncertain. So Eq. 1 is joined by the cross-entropy
 of each map's softmax with its target, which is ours and not in the paper (`alpha_place`; 0 is the paper's loss). It
 rewards the likeliest place, however uncertain, and reads the maps at ten times their height, so that a map that suits
-it has a peak of about 1. Phase 0, a warm-up, trains the pose estimator by it alone.
+it has a peak of about 1. Both act from the first step: after a warm-up by the cross-entropy alone the maps had any
+height, and Eq. 1 then destroyed what they knew.
 
 Both orders. I(xy) and I(yx) are made for every pair, and each gives both its cycle images, as section 3.4 defines them.
 """
@@ -89,19 +90,19 @@ def generator_terms(
         heatmaps: (N, J, H, W) targets.
         labelled: (N, J), 1 where the joint is labelled.
         sigma: Of the targets, pixels.
-        phase: Row of Table 4, or 0 for the warm-up.
+        phase: Row of Table 4.
 
     Returns:
-        Terms by name, and the reconstructions I_hat (None in phases 0 and 1).
+        Terms by name, and the reconstructions I_hat (None in phase 1).
     """
     features = model.trunk(images)
     pose = model.pose_encoder(features)
     maps = model.pose_decoder(pose)
     entropy = place_cross_entropy(maps * _SLOPE, heatmaps)
-    terms = {"place": (entropy * labelled).sum() / labelled.sum().clamp_min(1.0)}
-    if phase == 0:
-        return terms, None
-    terms["pose"] = heatmap_l1(maps, heatmaps, labelled, sigma)
+    terms = {
+        "place": (entropy * labelled).sum() / labelled.sum().clamp_min(1.0),
+        "pose": heatmap_l1(maps, heatmaps, labelled, sigma),
+    }
     if phase == 1:
         return terms, None
 

@@ -298,4 +298,3 @@ def _validate(job: _Job, progress: Progress) -> None:
     stored = {"kind": KIND, "config": config, "size": size, "channels": job.channels, "info": info}
     save_model(job.folder, job.model.state_dict(), stored)
     progress.note(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in measured.items()))
-
