@@ -30,6 +30,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from handaug.augment.batches import RowPool, training_batches
+from handaug.augment.codes import padded
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
@@ -142,8 +143,8 @@ def row_errors(predicted: NDArray[Any], true: NDArray[Any], visibility: NDArray[
 
 def estimate(estimator: Estimator, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Keypoints (N, 21, 2) in pixels of uint8 NHWC images."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    return predict_keypoints(estimator.eval(), pixels, batch_size=_PREDICT_ROWS).numpy()
+    pixels = torch.from_numpy(np.ascontiguousarray(padded(images).transpose(0, 3, 1, 2)))
+    return predict_keypoints(estimator.eval(), pixels, batch_size=_PREDICT_ROWS).numpy()[: len(images)]
 
 
 def _settings(data: HandDataset, config: CheckerConfig) -> dict[str, Any]:

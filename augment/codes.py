@@ -5,6 +5,7 @@ blocks, so that a code never depends on who asked for it first: a resumed run fi
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,20 @@ from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.models.disentangle.api import Disentangler
 
-__all__ = ["CodeStore", "decode_images", "encode_block"]
+__all__ = ["CodeStore", "decode_images", "encode_block", "padded"]
 
 _BLOCK = 128
+_MULTIPLE = 64
+
+
+def padded(rows: NDArray[Any]) -> NDArray[Any]:
+    """Repeat the last row until their number is a multiple of 64.
+
+    What passes the check varies, and so does the length of a block. The CPU backend keeps kernels and buffers for every
+    batch size it meets: without this, remix grew from 1.6 to 2.4 GB while it minted 20,000 images.
+    """
+    missing = -len(rows) % _MULTIPLE
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
 
 @torch.no_grad()
@@ -41,7 +53,8 @@ def decode_images(
     """Images (N, H, W, C) uint8 of codes: clipped to [0, 1], rounded to the nearest of 256 levels, as they will be
     stored.
     """
-    images = model.decode(torch.from_numpy(pose).to(device), torch.from_numpy(appearance).to(device))
+    codes = (torch.from_numpy(padded(code)).to(device) for code in (pose, appearance))
+    images = model.decode(*codes)[: len(pose)]
     levels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.cpu().numpy().transpose(0, 2, 3, 1))
 

@@ -258,7 +258,7 @@ def test_a_run_leaves_weights_log_and_pictures(run: Path, data: Path) -> None:
     assert not run.with_name("run.partial").exists()
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [(line["step"], line["phase"]) for line in lines] == [(3, 2), (6, 3), (9, 6)]
-    assert {"pose", "image", "gan", "discriminator"} == set(lines[0]["train"])
+    assert {"place", "pose", "image", "gan", "discriminator"} == set(lines[0]["train"])
     assert {"cycle_image", "cycle_pose", "dual_pose", "dual_appearance"} < set(lines[2]["train"])
     assert {"image_l1", "epe_px", "swap_epe_px", "pair_psnr_db", "copy_psnr_db"} == set(lines[2]["validation"])
     across = len(np.unique(_val(data, "pose_id")))
