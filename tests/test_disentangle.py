@@ -128,7 +128,7 @@ def _reference(phase: int) -> tuple[dict[str, Tensor], SelfDisentangler]:
         "image": (l1(r_x, i_x) + l1(r_y, i_y)) / 2 / 0.1,
         "gan": -(_copy(judge)(torch.cat([r_x, r_y])).sigmoid().log()).mean(),
     }
-    cycle, dual_p, dual_a, cycle_p = [], [], [], []
+    cycle, dual_p, dual_a, cycle_p, cycle_place = [], [], [], [], []
     for own, other, p, a_other, i_own, i_other, maps_own in (
         ((c_x, a_x), (c_y, a_y), p_x, a_y, i_x, i_y, p_map_x),
         ((c_y, a_y), (c_x, a_x), p_y, a_x, i_y, i_x, p_map_y),
@@ -142,12 +142,15 @@ def _reference(phase: int) -> tuple[dict[str, Tensor], SelfDisentangler]:
         cycle += [l1(d_i(p_hat, own[1]), i_own) / 0.1, l1(d_i(other[0], a_hat), i_other) / 0.1]
         dual_p.append(code(p_hat, p, (p_x, p_y)))
         dual_a.append(code(a_hat, a_other, (a_x, a_y)))
-        cycle_p.append(heat((_copy(m.pose_decoder) if detach else m.pose_decoder)(p_hat), maps_own))
+        mixed_maps = (_copy(m.pose_decoder) if detach else m.pose_decoder)(p_hat)
+        cycle_p.append(heat(mixed_maps, maps_own))
+        cycle_place.append(place(mixed_maps, maps_own))
     for name, parts in (
         ("cycle_image", cycle),
         ("dual_pose", dual_p),
         ("dual_appearance", dual_a),
         ("cycle_pose", cycle_p),
+        ("cycle_place", cycle_place),
     ):
         terms[name] = torch.stack(parts).mean()
     return terms, m
@@ -179,6 +182,7 @@ ROUTES: list[tuple[int, str, set[str]]] = [
     (3, "cycle_image", {"trunk", "appearance_encoder", "image_decoder"}),
     (3, "dual_pose", {"trunk", "appearance_encoder", "image_decoder"}),  # targets are constants
     (3, "cycle_pose", {"trunk", "appearance_encoder", "image_decoder"}),  # Pose Estimator Detach
+    (3, "cycle_place", {"trunk", "appearance_encoder", "image_decoder"}),
     (5, "image", {"trunk", "appearance_encoder", "image_decoder"}),
     (5, "cycle_pose", ENCODERS | {"image_decoder", "pose_decoder"}),
     (6, "image", ENCODERS | {"image_decoder"}),  # No Pose Detach

@@ -51,6 +51,8 @@ class DisentangleConfig:
     """Standard deviation of the heatmaps in pixels of a 64 pixel image; scales with the shorter side."""
     alpha_place: float = 1.0
     """Weight of the cross-entropy of each joint's place, in nats, beside Eq. 1; ours, see `losses`."""
+    alpha_cycle_place: float = 1.0
+    """The same beside Eq. 6, for the joints of mixed images."""
     alpha_image: float = 1.0
     """Weight of the image reconstruction (alpha 1 of Eq. 7)."""
     alpha_discriminator: float = 1.0

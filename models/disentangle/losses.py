@@ -28,7 +28,8 @@ after 400 steps of 32 images, and a network that had learned more without it fel
 of each map's softmax with its target, which is ours and not in the paper (`alpha_place`; 0 is the paper's loss). It
 rewards the likeliest place, however uncertain, and reads the maps at ten times their height, so that a map that suits
 it has a peak of about 1. Both act from the first step: after a warm-up by the cross-entropy alone the maps had any
-height, and Eq. 1 then destroyed what they knew.
+height, and Eq. 1 then destroyed what they knew. Eq. 6 gets the same companion (`alpha_cycle_place`): with L1 alone it
+stood at 1, the value of empty maps, from its first step to its last, and mixed images kept the pose of y.
 
 Both orders. I(xy) and I(yx) are made for every pair, and each gives both its cycle images, as section 3.4 defines them.
 """
@@ -56,6 +57,12 @@ def _code_l1(predicted: Tensor, target: Tensor) -> Tensor:
     """Eq. 5; the target is a constant."""
     fixed = target.detach().float()
     return (predicted.float() - fixed).abs().mean() / fixed.abs().mean().clamp_min(1e-6)
+
+
+def _place(maps: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+    """Cross-entropy of the labelled joints' places, nats."""
+    entropy = place_cross_entropy(maps * _SLOPE, target)
+    return (entropy * labelled).sum() / labelled.sum().clamp_min(1.0)
 
 
 def discriminator_loss(discriminator: nn.Module, real: Tensor, generated: Tensor) -> Tensor:
@@ -98,11 +105,7 @@ def generator_terms(
     features = model.trunk(images)
     pose = model.pose_encoder(features)
     maps = model.pose_decoder(pose)
-    entropy = place_cross_entropy(maps * _SLOPE, heatmaps)
-    terms = {
-        "place": (entropy * labelled).sum() / labelled.sum().clamp_min(1.0),
-        "pose": heatmap_l1(maps, heatmaps, labelled, sigma),
-    }
+    terms = {"place": _place(maps, heatmaps, labelled), "pose": heatmap_l1(maps, heatmaps, labelled, sigma)}
     if phase == 1:
         return terms, None
 
@@ -132,7 +135,9 @@ def generator_terms(
     terms["dual_appearance"] = _code_l1(mixed_appearance, other_appearance)
 
     decode_pose = frozen(model.pose_decoder) if detached else model.pose_decoder  # (d)
-    terms["cycle_pose"] = heatmap_l1(decode_pose(mixed_pose), heatmaps, labelled, sigma)
+    mixed_maps = decode_pose(mixed_pose)
+    terms["cycle_place"] = _place(mixed_maps, heatmaps, labelled)
+    terms["cycle_pose"] = heatmap_l1(mixed_maps, heatmaps, labelled, sigma)
     return terms, reconstructed
 
 
@@ -146,6 +151,7 @@ def total_loss(terms: dict[str, Tensor], config: DisentangleConfig) -> Tensor:
         "cycle_image": config.alpha_cycle_image,
         "dual_pose": config.alpha_dual_pose,
         "dual_appearance": config.alpha_dual_appearance,
+        "cycle_place": config.alpha_cycle_place,
         "cycle_pose": config.alpha_cycle_pose,
     }
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
