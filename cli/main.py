@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "remix": "Mint new labelled images from pose x appearance pairs.",
     "train-pose": "Train pose estimators with and without minted data; report the gain.",
     "evaluate": "Measure a pose estimator on a dataset.",
+    "export": "Write a dataset in another trainer's format.",
     "inspect": "Summarise a dataset and draw its contact sheet.",
     "verify": "Check a dataset: schema, ranges, projection, checksum.",
     "doctor": "Report what this machine has and lacks, with remedies.",
