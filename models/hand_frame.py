@@ -150,7 +150,8 @@ def nearest_rotation(matrices: FloatArray) -> NDArray[np.float64]:
 def rotation_angle(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     """Angle in degrees of the turn between rotations (..., 3, 3)."""
     trace = np.einsum("...ij,...ij->...", np.asarray(a, np.float64), np.asarray(b, np.float64))
-    return np.degrees(np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0)))
+    angle: NDArray[np.float64] = np.degrees(np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0)))
+    return angle
 
 
 def _flip(handedness: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
@@ -158,4 +159,5 @@ def _flip(handedness: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit
