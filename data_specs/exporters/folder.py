@@ -63,7 +63,7 @@ class PartialFolder:
         if any(work.folder.iterdir()) and _identity_of(stored) != config_json(identity):
             left = [path.name for path in work.folder.iterdir() if path.name != _LOCK]
             if left and not overwrite:
-                work._release()
+                work.release()
                 raise InputError(
                     f"{work.folder}: holds unfinished work of another export; add --overwrite, or remove the folder"
                 )
@@ -101,7 +101,10 @@ class PartialFolder:
             os.rename(self.out, self._replaced)
         os.rename(self.folder, self.out)
         shutil.rmtree(self._replaced, ignore_errors=True)
-        self._release()
+
+    def release(self) -> None:
+        """Let other processes, or a later call, go on with the work."""
+        os.close(self._lock)
 
     @property
     def _replaced(self) -> Path:
@@ -137,11 +140,8 @@ class PartialFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._release()
+            self.release()
             raise InputError(f"{self.out}: another process is writing it; wait for it or change the output") from error
-
-    def _release(self) -> None:
-        os.close(self._lock)
 
 
 def _identity_of(path: Path) -> str:

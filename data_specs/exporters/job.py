@@ -120,6 +120,8 @@ def export_dataset(
                 f"{out}: the disk is full; free some space, then the same command goes on from here"
             ) from error
         raise
+    finally:
+        work.release()
     return counts
 
 
@@ -137,6 +139,8 @@ def _plan(dataset: HandDataset, exporter: Exporter) -> tuple[list[_Block], int]:
     blocks: list[_Block] = []
     for name, value in SPLITS.items():
         mine = exporter.select(rows[splits[rows] == value])
+        if not len(mine):
+            continue
         order, starts = _frames(dataset, mine, exporter.by_frame)
         cuts = np.searchsorted(starts, np.arange(0, len(order), size)).tolist()  # the first image at or after each
         for number, (low, high) in enumerate(zip(cuts, [*cuts[1:], len(starts)], strict=True)):
