@@ -1,6 +1,7 @@
 """`handaug`: one group of commands, each imported only when it is called."""
 
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -20,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "train-pose": "Train pose estimators with and without minted data; report the gain.",
     "evaluate": "Measure a pose estimator on a dataset.",
     "export": "Write a dataset in another trainer's format.",
+    "import": "Import a public hand dataset.",
     "inspect": "Summarise a dataset and draw its contact sheet.",
     "verify": "Check a dataset: schema, ranges, projection, checksum.",
     "doctor": "Report what this machine has and lacks, with remedies.",
@@ -36,10 +38,11 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import `cli/NAME.py` and return its `command`."""
+        """Import `cli/NAME.py` (`import` has a trailing underscore) and return its `command`."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"handaug.cli.{cmd_name.replace('-', '_')}").command
+        module = cmd_name.replace("-", "_") + "_" * keyword.iskeyword(cmd_name)
+        command = importlib.import_module(f"handaug.cli.{module}").command
         assert isinstance(command, click.Command)
         return command
 

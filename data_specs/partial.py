@@ -118,6 +118,10 @@ class PartialOutput:
         self.remove()
         return self.out
 
+    def close(self) -> None:
+        """Let another run go on with it; what is done stays."""
+        self._release()
+
     def remove(self) -> None:
         """Remove the work folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

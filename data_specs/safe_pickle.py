@@ -18,7 +18,11 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 
-__all__ = ["Inert", "load_pickle"]
+__all__ = ["Inert", "RefusedPickleError", "load_pickle"]
+
+
+class RefusedPickleError(InputError):
+    """A pickle asked for code. Other faults are damage; this one is never passed over."""
 
 
 class Inert:
@@ -74,7 +78,8 @@ def load_pickle(path: Path | str, allowed: Collection[str] = ()) -> object:
         NumPy scalars and dtypes, and `Inert`.
 
     Raises:
-        InputError: The file cannot be read, is no pickle, is damaged, or names a class that is not allowed.
+        RefusedPickleError: It names a class that is not allowed.
+        InputError: The file cannot be read, is no pickle, or is damaged.
 
     Example:
         >>> load_pickle("MANO_RIGHT.pkl", allowed=("chumpy.*", "scipy.sparse.*"))  # doctest: +SKIP
@@ -86,7 +91,8 @@ def load_pickle(path: Path | str, allowed: Collection[str] = ()) -> object:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that can") from error
     except _Refused as error:
-        raise InputError(f"{path}: asks for {error}, which is not allowed; get the file from its source") from error
+        line = f"{path}: asks for {error}, which is not allowed; get the file from its source"
+        raise RefusedPickleError(line) from error
     except RecursionError as error:
         raise InputError(f"{path}: is nested too deeply for a data file; get the file from its source") from error
     except Exception as error:  # a damaged or hostile pickle fails in any way: its opcodes call Python's own types

@@ -184,6 +184,11 @@ class DatasetWriter:
             raise WorkError(f"{self.path}: writing failed ({_reason(error)}); free space and run again") from error
         self.rows += count
 
+    def set_attributes(self, attrs: Mapping[str, Any]) -> None:
+        """Add root attributes that are known only once the rows are."""
+        for key, value in attrs.items():
+            self._file.attrs[key] = value
+
     def _check(self, name: str, block: NDArray[Any], count: int) -> None:
         field = FIELDS[name]
         expected = tuple(self._sizes.get(d, d) for d in field.shape)
