@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
-from handaug.models.disentangle.api import Disentangler
+from handaug.models.dvae.api import Dvae
+from handaug.models.dvae.data import read_poses
+from handaug.models.methods import PoseAppearanceModel
 
 __all__ = ["CodeStore", "decode_images", "encode_block", "padded"]
 
@@ -32,7 +34,7 @@ def padded(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 @torch.no_grad()
-def encode_block(model: Disentangler, images: NDArray[np.uint8], what: str, device: str) -> NDArray[np.float32]:
+def encode_block(model: PoseAppearanceModel, images: NDArray[np.uint8], what: str, device: str) -> NDArray[np.float32]:
     """Codes of uint8 NHWC images, first axis the images.
 
     Args:
@@ -48,7 +50,7 @@ def encode_block(model: Disentangler, images: NDArray[np.uint8], what: str, devi
 
 @torch.no_grad()
 def decode_images(
-    model: Disentangler, pose: NDArray[np.float32], appearance: NDArray[np.float32], device: str
+    model: PoseAppearanceModel, pose: NDArray[np.float32], appearance: NDArray[np.float32], device: str
 ) -> NDArray[np.uint8]:
     """Images (N, H, W, C) uint8 of codes: clipped to [0, 1], rounded to the nearest of 256 levels, as they will be
     stored.
@@ -72,7 +74,14 @@ class CodeStore:
     """
 
     def __init__(
-        self, model: Disentangler, data: HandDataset, what: str, folder: Path, device: str, *, mirror: bool = False
+        self,
+        model: PoseAppearanceModel,
+        data: HandDataset,
+        what: str,
+        folder: Path,
+        device: str,
+        *,
+        mirror: bool = False,
     ) -> None:
         self._model, self._data, self._what, self._device, self._mirror = model, data, what, device, mirror
         self._path = folder / f"codes-{what}{'-mirrored' if mirror else ''}.npy"
@@ -97,10 +106,14 @@ class CodeStore:
 
     def _encode(self, block: int) -> None:
         span = slice(block * _BLOCK, (block + 1) * _BLOCK)
-        images = self._data.read("images", span)
-        codes = encode_block(
-            self._model, np.ascontiguousarray(images[:, :, ::-1]) if self._mirror else images, self._what, self._device
-        )
+        if self._what == "pose" and isinstance(self._model, Dvae):
+            # Its pose factor is encoded from labels, which is what the minted image's label will be.
+            rows = np.arange(len(self._data))[span]
+            codes = self._model.encode_labels(read_poses(self._data, self._model.config.root, rows)).cpu().numpy()
+        else:
+            images = self._data.read("images", span)
+            images = np.ascontiguousarray(images[:, :, ::-1]) if self._mirror else images
+            codes = encode_block(self._model, images, self._what, self._device)
         if self._codes is None:
             self._codes = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
                 self._path, mode="w+", dtype=np.float32, shape=(len(self._data), *codes.shape[1:])

@@ -21,7 +21,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import TRAIN
-from handaug.models.disentangle.api import load_disentangler
+from handaug.models.methods import load_run
 
 __all__ = ["Judged", "Mint", "RemixConfig"]
 
@@ -92,7 +92,7 @@ class Mint:
         for path, data in ((config.poses, self.pose_data), (appearances, self.appearance_data)):
             if not len(data):
                 raise InputError(f"{path}: has no rows in its train split; remix reads split 0 only")
-        self.model = load_disentangler(config.disentangler, device=device)
+        self.model = load_run(config.disentangler, device=device)
         size, channels = tuple(self.model.size), self.model.channels
         for data in (self.pose_data, self.appearance_data):
             if data.size != size or data.channels != channels:

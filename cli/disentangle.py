@@ -21,7 +21,7 @@ from handaug.data_specs.errors import InputError
 
 __all__ = ["command"]
 
-METHODS = "self"
+METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal"
 """What `--method` takes; kept equal to the library's list by a test."""
 
 
@@ -31,7 +31,9 @@ METHODS = "self"
     "--method",
     metavar=METHODS,
     default="self",
-    help="self: self-disentanglement (Li et al. 2019), which needs no paired images.",
+    help="self: self-disentanglement (Li et al. 2019), which needs no paired images. dvae: 3DPose and content from tag "
+    "images (Yang & Yao 2019); dvae-zu: the same without tags; dvae-pose: canonical pose and viewpoint, for pose "
+    "estimation; cross-modal: one latent space for image and pose.",
 )
 @click.option(
     "--out", type=FOLDER, metavar="RUN", show_default="the workspace's", help="Folder to write the trained model to."
@@ -58,6 +60,19 @@ METHODS = "self"
     "for a schedule, such as --phase 3:0.5 --phase 6:0.5.",
 )
 @click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other field of the method's configuration, such as --set beta=50; repeatable. A wrong name lists them.",
+)
+@click.option(
+    "--triples",
+    type=DATA_FILE,
+    metavar="DATA",
+    help="dvae-pose: more data whose 3D labels teach the pose space without their images.",
+)
+@click.option(
     "--precision",
     metavar="32-true|bf16-mixed",
     show_default="bf16-mixed on a GPU, 32-true on a CPU",
@@ -74,37 +89,50 @@ def command(
     workspace: Workspace,
     device: str,
     overwrite: bool,
+    method: str,
     epochs: float | None,
     steps: int | None,
     phases: tuple[str, ...],
+    changes: tuple[str, ...],
+    triples: Path | None,
     **options: Any,
 ) -> None:
     """Train a disentangler on DATA, the workspace's renders.h5 by default.
 
     Only the train split is trained on; the val split is drawn and measured. RUN/grid.png shows poses (top row) mixed
-    with appearances (left column) after each epoch, RUN/log.jsonl holds every loss term.
+    with appearances (left column), or estimated poses; RUN/log.jsonl holds every loss term.
     A run that was stopped goes on with the same command.
     """
     from dataclasses import replace
 
     from handaug.data_specs.reader import HandDataset
-    from handaug.models.disentangle import default_config, train_disentangler
+    from handaug.models.methods import change_config, method_named, resolve
 
     if epochs is not None and steps is not None:
         raise InputError("--epochs and --steps: give one of them")
+    known = method_named(method)
     source, place, chosen = data or workspace.renders, out or workspace.disentangler, pick_device(device)
     train = HandDataset(source, split="train")
+    config = resolve(known.default_config)(method, len(train), train.size, chosen)
     given = {name: value for name, value in options.items() if value is not None}
     if phases:
+        if not hasattr(config, "phases"):
+            raise InputError(f"--phase: belongs to --method self, not to {method}")
         given["phases"] = tuple(_parse_phase(text) for text in phases)
     if steps is not None:
         given["steps"] = steps
-    config = replace(default_config(len(train), train.size, chosen), **given)
+    config = change_config(replace(config, **given), changes)
     if epochs is not None:
         config = replace(config, steps=_steps(epochs, len(train), config.batch_size))
+    more: dict[str, Any] = {}
+    if triples is not None:
+        if method != "dvae-pose":
+            raise InputError(f"--triples: belongs to --method dvae-pose, not to {method}")
+        more["triples"] = triples
     shown = RichProgress()
-    train_disentangler(source, place, config, device=chosen, overwrite=overwrite, progress=shown)
-    shown.note(f"Done: {place}; {place / 'grid.png'} shows poses mixed with appearances.")
+    resolve(known.train)(source, place, config, device=chosen, overwrite=overwrite, progress=shown, **more)
+    picture = place / "grid.png"
+    shown.note(f"Done: {place}" + (f"; {picture} shows what it does." if picture.exists() else ""))
 
 
 def _parse_phase(text: str) -> tuple[int, float]:

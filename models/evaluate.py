@@ -13,8 +13,11 @@ from handaug.data_specs.reader import HandDataset
 from handaug.models.checkpoint import CONFIG
 from handaug.models.disentangle.api import KIND as DISENTANGLER
 from handaug.models.disentangle.api import load_disentangler
+from handaug.models.dvae.config import METHODS as DVAE_METHODS
+from handaug.models.dvae.measure import evaluate_dvae
 from handaug.models.estimators import load_estimator
 from handaug.models.fit import predict_keypoints
+from handaug.models.methods import method_of_run
 from handaug.models.metrics import KeypointMetrics
 
 __all__ = ["evaluate_checkpoint"]
@@ -34,11 +37,14 @@ def evaluate_checkpoint(
         progress: Told of the rows.
 
     Returns:
-        The figures of `KeypointMetrics.compute`, and `rows`. Figures that cannot be computed are left out.
+        The figures of `KeypointMetrics.compute`, and `rows`. Figures that cannot be computed are left out. Of a dVAE
+        those of `handaug.models.dvae.measure`.
 
     Raises:
         InputError: The checkpoint cannot be read, or takes other images.
     """
+    if method_of_run(checkpoint) in DVAE_METHODS:
+        return evaluate_dvae(checkpoint, rows, device=device)
     predict, size, channels = _load(checkpoint, device)
     if rows.size != size or rows.channels != channels:
         raise InputError(

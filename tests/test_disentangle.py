@@ -28,6 +28,7 @@ from toy import write_toy
 from handaug.cli import disentangle as disentangle_command
 from handaug.cli import evaluate as evaluate_command
 from handaug.data_specs.errors import InputError, WorkError
+from handaug.models import methods
 from handaug.models.disentangle import METHODS, DisentangleConfig, default_config, load_disentangler, train_disentangler
 from handaug.models.disentangle.losses import discriminator_loss, generator_terms, total_loss
 from handaug.models.disentangle.model import SelfDisentangler
@@ -409,7 +410,8 @@ def test_config_survives_json_and_schedules_its_phases() -> None:
 
 
 def test_command_trains_and_explains_bad_input(data: Path, tmp_path: Path) -> None:
-    assert disentangle_command.METHODS.split("|") == list(METHODS)
+    assert disentangle_command.METHODS.split("|") == list(methods.METHODS)
+    assert set(METHODS) <= set(methods.METHODS)
     arguments = [str(data), "--out", str(tmp_path / "run"), "--width", "4", "--batch-size", "8", "--phase", "3:1"]
     result = CliRunner().invoke(disentangle_command.command, [*arguments, "--epochs", "0.5", "--device", "cpu"])
     assert result.exit_code == 0, result.output

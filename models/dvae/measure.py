@@ -5,7 +5,7 @@ s is multiplied by the row's own s; predictions are not moved onto the label's r
 """
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_HAND
 from handaug.models.disentangle.validation import find_triples
-from handaug.models.dvae.api import Dvae
+from handaug.models.dvae.api import Dvae, load_dvae
 from handaug.models.dvae.data import Poses, Tags, read_poses
 from handaug.models.dvae.losses import gaussian_kl
 from handaug.models.dvae.modalities import POSE_PARTS
 from handaug.models.dvae.model import Batch
-from handaug.models.hand_frame import nearest_rotation, rotation_angle
-from handaug.models.metrics import MM_FAR_GRID, MM_GRID, area_under_pck, pck_curve
+from handaug.models.hand_frame import nearest_rotation, rotation_angle, with_root
+from handaug.models.metrics import MM_FAR_GRID, MM_GRID, KeypointMetrics, area_under_pck, pck_curve
 
 __all__ = [
     "COLLAPSED_NATS",
@@ -30,9 +30,11 @@ __all__ = [
     "Rows",
     "collapsed",
     "estimate_rows",
+    "evaluate_dvae",
     "kl_per_dimension",
     "measure",
     "read_rows",
+    "subset",
 ]
 
 COLLAPSED_NATS = 0.01
@@ -50,6 +52,8 @@ class Rows:
     """(N, C, H, W) uint8."""
     poses: Poses
     """Their labels."""
+    keypoints: NDArray[np.float64]
+    """(N, 21, 2) pixels, of the root asked for."""
     visibility: NDArray[np.uint8]
     """(N, 21), of the root asked for: the palm is visible where wrist or middle mcp is."""
     tags: NDArray[np.int64]
@@ -85,7 +89,8 @@ def read_rows(data: HandDataset, root: str, most: int | None = None) -> Rows:
         tags[found] = possible.draw(found, np.random.default_rng(_TAG_SEED))
         triples = find_triples(pose, appearance, data.read("handedness", index).astype(np.int64))
     images = torch.from_numpy(data.read("images", index)).permute(0, 3, 1, 2).contiguous()
-    return Rows(images, read_poses(data, root, index), seen, tags, triples, hand)
+    places = with_root(data.read("keypoints_2d", index), root)
+    return Rows(images, read_poses(data, root, index), places, seen, tags, triples, hand)
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,36 @@ def measure(model: Dvae, rows: Rows, *, embedded: bool = True) -> dict[str, floa
     return out
 
 
+def evaluate_dvae(checkpoint: Path, data: HandDataset, *, device: str = "cpu") -> dict[str, float]:
+    """Measure a stored run on a dataset.
+
+    Returns:
+        The figures of `measure`; `epe_mean_px` where the run decodes where the hand lies; the summed KL of each encoder
+        in nats and how many of its dimensions carry something; and `rows`, those with complete 3D labels.
+
+    Raises:
+        InputError: The run cannot be read, or takes other images, or the data has no 3D labels.
+    """
+    model = load_dvae(checkpoint, device)
+    if data.size != model.size or data.channels != model.channels:
+        raise InputError(
+            f"{data.path}: has {data.size[1]}x{data.size[0]} px with {data.channels} channels, {checkpoint} takes "
+            f"{model.size[1]}x{model.size[0]} px with {model.channels}; give data of that size"
+        )
+    rows = read_rows(data, model.config.root)
+    out = {"rows": float(len(rows)), **measure(model, rows)}
+    if model.draws_images and {"placed_pose", "placement"} & {name for name, _ in model.config.factors}:
+        pixels = KeypointMetrics()
+        for block in _blocks(len(rows)):
+            found = model.pose_keypoints(model.encode_pose(rows.images[block].float() / 255.0)).cpu().numpy()
+            pixels.update(found, rows.keypoints[block], rows.visibility[block])
+        out |= {name: value for name, value in pixels.compute().items() if value == value}
+    for name, values in kl_per_dimension(model, rows).items():
+        out[f"kl_{name}_nats"] = sum(values)
+        out[f"kl_{name}_active"] = float(sum(value >= COLLAPSED_NATS for value in values))
+    return out
+
+
 def _blocks(count: int) -> list[NDArray[np.int64]]:
     return [np.arange(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
 
@@ -226,7 +261,7 @@ def _measure_images(model: Dvae, rows: Rows, reads: bool) -> dict[str, float]:
         drawn = _draw(model, rows, tagged, lends)
         out["image_l1"] = float((drawn - rows.images[tagged].float() / 255.0).abs().mean())
         if reads:
-            some = _subset(rows, tagged)
+            some = subset(rows, tagged)
             blocks = _blocks(len(some))
             found = [model.estimate(drawn[block], some.poses.side[block]) for block in blocks]
             predicted = {name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}
@@ -249,9 +284,11 @@ def _draw(model: Dvae, rows: Rows, pose: NDArray[np.int64], appearance: NDArray[
     return torch.cat(parts)
 
 
-def _subset(rows: Rows, index: NDArray[np.int64]) -> Rows:
-    kept: dict[str, Any] = {"images": rows.images[index], "poses": rows.poses.select(torch.from_numpy(index))}
-    return Rows(**kept, visibility=rows.visibility[index], tags=index, triples=rows.triples[:0], hand=None)
+def subset(rows: Rows, index: NDArray[np.int64]) -> Rows:
+    """Some of the rows, without their tags and true renders."""
+    labels = rows.poses.select(torch.from_numpy(index))
+    none = np.full(len(index), -1, np.int64)
+    return Rows(rows.images[index], labels, rows.keypoints[index], rows.visibility[index], none, rows.triples[:0], None)
 
 
 def _psnr(images: Tensor, true: Tensor, inside: Tensor) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.draw import as_rgb, enlarge, image_grid
 from handaug.data_specs.joints import BONES
 from handaug.models.dvae.api import Dvae
-from handaug.models.dvae.measure import Rows, estimate_rows
+from handaug.models.dvae.measure import Rows, estimate_rows, subset
 
 __all__ = ["PREDICTED", "TRUE", "draw_estimates", "draw_poses", "framed", "pixels", "skeleton", "synthesis_grid"]
 
@@ -74,11 +74,7 @@ def pixels(images: torch.Tensor) -> list[NDArray[np.uint8]]:
 
 def draw_estimates(model: Dvae, rows: Rows, count: int = 8, scale: int = 2) -> NDArray[np.uint8]:
     """Fig. 8: image, CPose label and prediction, 3DPose label and prediction, for the first rows; two rows a line."""
-    chosen = torch.arange(min(count, len(rows)))
-    few = Rows(
-        rows.images[chosen], rows.poses.select(chosen), rows.visibility[chosen.numpy()], chosen.numpy(),
-        rows.triples[:0], None,
-    )  # fmt: skip
+    few = subset(rows, np.arange(min(count, len(rows))))
     found = estimate_rows(model, few)
     size = model.size
     cells: list[list[NDArray[np.uint8]]] = [[enlarge(as_rgb(image), scale)] for image in pixels(few.images)]
