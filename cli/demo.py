@@ -26,7 +26,7 @@ __all__ = ["Demo", "command"]
 
 POSES = 64
 MINTED = 1000
-DISENTANGLE_STEPS = 1500
+DISENTANGLE_STEPS = 600
 CHECKER_STEPS = 400
 GAIN_STEPS = 60
 GAIN_SEEDS = 2
@@ -105,20 +105,12 @@ class Demo:
         render_dataset(config, self.place.renders, overwrite=self.overwrite, progress=self.progress)
 
     def disentangle(self) -> None:
-        """Train the disentangler, in small batches, which learn more of so few images."""
-        from handaug.models.disentangle.config import DisentangleConfig
-        from handaug.models.disentangle.train import train_disentangler
+        """Train the disentangler; small batches learn more of so few images."""
+        from handaug.models.layered import LayeredConfig, train_layered
 
         self.progress.note("2/4 Training a network to split an image into pose and appearance.")
-        config = DisentangleConfig(
-            steps=DISENTANGLE_STEPS,
-            batch_size=16,
-            width=8,
-            phases=((1, 0.5), (3, 0.3), (6, 0.2)),
-            seed=self.seed,
-            validate_every=DISENTANGLE_STEPS // 10,
-        )
-        train_disentangler(self.place.renders, self.place.disentangler, config, **self._how())
+        config = LayeredConfig(steps=DISENTANGLE_STEPS, batch_size=16, seed=self.seed)
+        train_layered(self.place.renders, self.place.disentangler, config, **self._how())
 
     def remix(self) -> list[str]:
         """Mint; returns what there is to say about the check."""

@@ -21,7 +21,7 @@ from handaug.data_specs.errors import InputError
 
 __all__ = ["command"]
 
-METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal"
+METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal|handaug"
 """What `--method` takes; kept equal to the library's list by a test."""
 
 
@@ -30,8 +30,9 @@ METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal"
 @click.option(
     "--method",
     metavar=METHODS,
-    default="self",
-    help="self: self-disentanglement (Li et al. 2019), which needs no paired images. dvae: 3DPose and content from tag "
+    show_default="handaug on renders, self on other data",
+    help="handaug: our own, layers of hand and background, learned from the true render of every mix. self: "
+    "self-disentanglement (Li et al. 2019), which needs no paired images. dvae: 3DPose and content from tag "
     "images (Yang & Yao 2019); dvae-zu: the same without tags; dvae-pose: canonical pose and viewpoint, for pose "
     "estimation; cross-modal: one latent space for image and pose.",
 )
@@ -43,12 +44,12 @@ METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal"
     "--steps",
     type=int,
     metavar="N",
-    show_default="by device and data; about 12 minutes on two CPU cores",
+    show_default="by device and data; about ten minutes on two CPU cores",
     help="Length of the training in optimiser steps, in place of --epochs.",
 )
 @click.option("--batch-size", type=int, metavar="B", show_default="32 on a CPU, 128 on a GPU", help="Images per step.")
 @click.option(
-    "--width", type=int, metavar="W", show_default="8 on a CPU, 64 on a GPU", help="Channels at full resolution."
+    "--width", type=int, metavar="W", show_default="by method and device", help="Channels of the first level."
 )
 @click.option(
     "--phase",
@@ -89,7 +90,7 @@ def command(
     workspace: Workspace,
     device: str,
     overwrite: bool,
-    method: str,
+    method: str | None,
     epochs: float | None,
     steps: int | None,
     phases: tuple[str, ...],
@@ -106,13 +107,14 @@ def command(
     from dataclasses import replace
 
     from handaug.data_specs.reader import HandDataset
-    from handaug.models.methods import change_config, method_named, resolve
+    from handaug.models.methods import best_method, change_config, method_named, resolve
 
     if epochs is not None and steps is not None:
         raise InputError("--epochs and --steps: give one of them")
-    known = method_named(method)
     source, place, chosen = data or workspace.renders, out or workspace.disentangler, pick_device(device)
     train = HandDataset(source, split="train")
+    method = method or best_method(train)
+    known = method_named(method)
     config = resolve(known.default_config)(method, len(train), train.size, chosen)
     given = {name: value for name, value in options.items() if value is not None}
     if phases:

@@ -145,13 +145,14 @@ def train_what_is_missing(
 
     if disentangler is not None and not disentangler.exists():
         from handaug.data_specs.reader import HandDataset
-        from handaug.models.disentangle.config import default_config
-        from handaug.models.disentangle.train import train_disentangler
+        from handaug.models.methods import best_method, method_named, resolve
 
         view = HandDataset(data, split="train")
-        progress.note(f"{disentangler}: no disentangler yet, training one on {data} first")
-        settings = default_config(len(view), view.size, device)
-        train_disentangler(data, disentangler, replace(settings, seed=seed), device=device, progress=progress)
+        name = best_method(view)
+        method = method_named(name)
+        progress.note(f"{disentangler}: no disentangler yet, training one on {data} by --method {name} first")
+        settings = replace(resolve(method.default_config)(name, len(view), view.size, device), seed=seed)
+        resolve(method.train)(data, disentangler, settings, device=device, progress=progress)
     if checker is not None and not checker.exists():
         from handaug.augment.checker import default_checker_config, train_checkers
 

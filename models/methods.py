@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from handaug.data_specs.reader import HandDataset
+
 __all__ = [
     "METHODS",
     "Method",
+    "best_method",
     "PoseAppearanceModel",
+    "PoseReader",
     "change_config",
     "load_run",
     "method_named",
@@ -60,6 +64,13 @@ class PoseAppearanceModel(Protocol):
         """Codes of the same N -> images (N, C, H, W) float32 in [0, 1]."""
 
 
+class PoseReader(PoseAppearanceModel, Protocol):
+    """A model with a pose branch of its own."""
+
+    def pose_keypoints(self, pose: "Tensor") -> "Tensor":
+        """Pose codes -> keypoints (N, 21, 2) in pixels."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One value of `--method`. Functions are named "module:function"."""
@@ -90,9 +101,21 @@ METHODS: dict[str, Method] = {
             "handaug.models.disentangle.api:load_disentangler",
         ),
         *(_dvae(name) for name in ("dvae", "dvae-zu", "dvae-pose", "cross-modal")),
+        Method(
+            "handaug",
+            "handaug.models.layered.config:default_layered_config",
+            "handaug.models.layered.train:train_layered",
+            "handaug.models.layered.api:load_layered",
+        ),
     )
 }
 """All methods by name."""
+
+
+def best_method(data: "HandDataset") -> str:
+    """The method for a user who names none: handaug's own where rows are rendered pairs, else self-disentanglement."""
+    pairs = all(data.has(name) for name in ("mask", "pose_id", "appearance_id"))
+    return "handaug" if pairs and data.kind == "rendered" else "self"
 
 
 def self_config(method: str, rows: int, size: tuple[int, int], device: str) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 from handaug.data_specs.draw import image_grid
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_HAND, MASK_OCCLUDER
-from handaug.models.disentangle.api import Disentangler
+from handaug.models.methods import PoseAppearanceModel, PoseReader
 
 __all__ = ["ValidationSet", "draw_grid", "find_triples", "load_validation", "validate"]
 
@@ -106,7 +106,7 @@ def _first_of_each(keys: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.in
     return np.asarray(rows[first][:GRID])
 
 
-def validate(model: Disentangler, data: ValidationSet, *, decoder: bool = True) -> dict[str, float]:
+def validate(model: PoseReader, data: ValidationSet, *, decoder: bool = True) -> dict[str, float]:
     """Measure a disentangler.
 
     Args:
@@ -150,7 +150,7 @@ def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
     return torch.split(rows, _BATCH)
 
 
-def _decode(model: Disentangler, pose: Tensor, appearance: Tensor) -> Tensor:
+def _decode(model: PoseAppearanceModel, pose: Tensor, appearance: Tensor) -> Tensor:
     pairs = zip(_blocks(pose), _blocks(appearance), strict=True)
     return torch.cat([model.decode(p, a).cpu() for p, a in pairs])
 
@@ -167,7 +167,7 @@ def _psnr(images: Tensor, true: Tensor, inside: Tensor) -> float:
     return float(-10.0 * torch.log10(square.clamp_min(1e-10)))
 
 
-def draw_grid(model: Disentangler, data: ValidationSet, scale: int = 2) -> NDArray[np.uint8]:
+def draw_grid(model: PoseAppearanceModel, data: ValidationSet, scale: int = 2) -> NDArray[np.uint8]:
     """Poses in the top row, appearances in the left column, their mixes inside: uint8 RGB."""
     across, down = data.images[data.poses], data.images[data.appearances]
     pose = model.encode_pose(across.float() / 255.0)
@@ -175,7 +175,7 @@ def draw_grid(model: Disentangler, data: ValidationSet, scale: int = 2) -> NDArr
     blank = np.full_like(_pixels(across)[0], 255)
     rows = [[blank, *_pixels(across)]]
     for i, image in enumerate(_pixels(down)):
-        mixed = model.decode(pose, appearance[i : i + 1].expand_as(pose))
+        mixed = model.decode(pose, appearance[i : i + 1].expand(len(pose), *appearance.shape[1:]))
         rows.append([image, *_pixels((mixed.cpu() * 255.0).round().to(torch.uint8))])
     return image_grid(rows, scale=scale)
 

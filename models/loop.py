@@ -1,0 +1,140 @@
+"""One training loop for every disentangler: it counts steps, saves, resumes, logs, and leaves the learning to others.
+
+The whole state is saved at every validation and once a minute. What a `Trainee` draws at random must follow from its
+seed and the number of the step; then a killed run goes on where it was saved and, on the same machine, ends with the
+same weights.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handaug.data_specs.errors import WorkError
+from handaug.data_specs.progress import Progress
+from handaug.models.checkpoint import load_state, save_state
+
+__all__ = ["RESIDENT_BYTES", "NotFiniteError", "Trainee", "finite_values", "run_training"]
+
+SAVE_SECONDS = 60.0
+"""At most this much work is lost to a kill."""
+
+RESIDENT_BYTES = 8 * 2**30
+"""Images above this stay in the computer's memory and are copied to the GPU batch by batch."""
+
+_STATE = "state.pt"
+_LOG = "log.jsonl"
+
+
+class Trainee(Protocol):
+    """What learns."""
+
+    def parts(self) -> Mapping[str, Any]:
+        """Everything with a `state_dict` that the next step depends on, by name."""
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """Take step number `step`, from 0; returns its loss terms by name (see `finite_values`)."""
+
+    def validate(self, step: int) -> tuple[dict[str, Any], str]:
+        """Measure after `step` steps, draw, and put the weights where others find them.
+
+        Returns:
+            What is logged, and a line for the user.
+        """
+
+
+class NotFiniteError(Exception):
+    """A loss term is not finite; the optimisers have not moved."""
+
+
+def finite_values(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """Loss terms as numbers, in one transfer from the device. Call it before any optimiser moves.
+
+    Raises:
+        NotFiniteError: With the name of the first term that is not finite.
+    """
+    stacked = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+    for name, value in zip(terms, stacked, strict=True):
+        if not np.isfinite(value):
+            raise NotFiniteError(name)
+    return dict(zip(terms, stacked, strict=True))
+
+
+def run_training(
+    trainee: Trainee, folder: Path, *, steps: int, validate_every: int, label: str, progress: Progress
+) -> None:
+    """Run the steps that are left; validate, log and save on the way, and remove the state at the end.
+
+    Args:
+        trainee: Freshly built; its saved state, if any, is loaded here.
+        folder: Of the run; `log.jsonl` gets a line at each validation with the means of the terms since the last one.
+        steps: In all.
+        validate_every: Steps between validations; there is one at the end as well.
+        label: Of the progress bar and the notes.
+        progress: Where to show progress.
+
+    Raises:
+        WorkError: A loss stopped being finite; the last good state is kept.
+    """
+    step, sums, counts = _resume(trainee, folder)
+    if step:
+        progress.note(f"{label}: goes on from step {step:,}")
+    saved_at = time.monotonic()
+    with progress.task(label, total=steps, unit="steps") as advance:
+        advance(step)
+        while step < steps:
+            try:
+                values = trainee.train_step(step)
+            except NotFiniteError as error:
+                if step and not (folder / _STATE).exists():
+                    _save(trainee, folder, step, sums, counts)
+                raise WorkError(
+                    f"{folder}: the loss term {error} is not finite at step {step + 1}; the state before it is kept. "
+                    "Start again with --overwrite and --precision 32-true or another --seed"
+                ) from error
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0) + 1
+            step += 1
+            advance(1)
+            if step % validate_every == 0 or step == steps:
+                measured, line = trainee.validate(step)
+                _log(folder, {"step": step, "train": {n: sums[n] / counts[n] for n in sums}, **measured})
+                progress.note(line)
+                sums, counts = {}, {}
+            elif time.monotonic() - saved_at < SAVE_SECONDS:
+                continue
+            _save(trainee, folder, step, sums, counts)
+            saved_at = time.monotonic()
+    (folder / _STATE).unlink(missing_ok=True)
+
+
+def _resume(trainee: Trainee, folder: Path) -> tuple[int, dict[str, float], dict[str, int]]:
+    """Load the saved state, if any, and cut the log back to it."""
+    log = folder / _LOG
+    if not (folder / _STATE).exists():
+        log.unlink(missing_ok=True)
+        return 0, {}, {}
+    state = load_state(folder / _STATE)
+    for name, part in trainee.parts().items():
+        part.load_state_dict(state[name])
+    step = int(state["step"])
+    if log.exists():
+        kept = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        log.write_text("".join(kept))
+    return step, dict(state["sums"]), dict(state["counts"])
+
+
+def _save(trainee: Trainee, folder: Path, step: int, sums: dict[str, float], counts: dict[str, int]) -> None:
+    state = {name: part.state_dict() for name, part in trainee.parts().items()}
+    save_state(folder / _STATE, {**state, "step": step, "sums": sums, "counts": counts})
+
+
+def _log(folder: Path, line: dict[str, Any]) -> None:
+    with open(folder / _LOG, "a") as log:
+        log.write(json.dumps(line) + "\n")
