@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 
-__all__ = ["LOCAL_CHANGES", "PHENOTYPES", "build_anny", "cache_path", "extract_side", "load_arrays"]
+__all__ = ["LOCAL_CHANGES", "PHENOTYPES", "build_anny", "cache_folder", "cache_path", "extract_side", "load_arrays"]
 
 PHENOTYPES = ("gender", "age", "muscle", "weight", "height", "proportions")
 """anny's whole-body shape parameters, each in [0, 1]."""
@@ -63,8 +63,12 @@ def cache_path() -> Path:
         anny_version = version("anny")
     except PackageNotFoundError:
         raise InputError("the hand model needs the package anny: install handaug[render] (Python 3.11)") from None
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "handaug" / f"hand-anny-{anny_version}-v{_EXTRACTION}.npz"
+    return cache_folder() / f"hand-anny-{anny_version}-v{_EXTRACTION}.npz"
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/handaug, or ~/.cache/handaug."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handaug"
 
 
 def load_arrays() -> Arrays:

@@ -12,7 +12,7 @@ heads of this shape, D the pose, p the parent of bone c, the posed bone is
 blended by skin weights (linear blend skinning), then smoothed by Catmull-Clark subdivision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -104,15 +104,17 @@ class HandModel:
         levels: how often the mesh was subdivided.
     """
 
+    _tip_depth = _TIP_DEPTH
+
     def __init__(self, arrays: Mapping[str, NDArray[Any]], levels: int = 1) -> None:
         self._a = arrays
         self.levels = levels
-        self.n_shape = len(SHAPE_NAMES)
+        self.n_shape = len(self.mean_shape)
         self._names = {str(name): i for i, name in enumerate(arrays["bones"])}
         self._parents = [int(parent) for parent in arrays["parents"]]
         if any(parent >= bone for bone, parent in enumerate(self._parents)):
             raise InputError("the cached hand model is out of order: delete ~/.cache/handaug and run again")
-        self._coefficients = _Phenotypes(arrays)
+        self._coefficients = self._coefficient_map()
         n = len(arrays["vertex_shapes"])
         self._vertex_shapes = arrays["vertex_shapes"].reshape(n, -1)
         self._head_shapes = arrays["head_shapes"].reshape(n, -1)
@@ -175,7 +177,7 @@ class HandModel:
         matrices = self._a["orientations"] + (c @ self._orientation_shapes).reshape(-1, 3, 3)
         distal = heads[[self._names[f"finger{k}-3"] for k in range(1, 6)]]
         skin = np.stack([vertices[chosen].mean(0) for chosen in self._tip_vertices])
-        return RestHand(vertices, heads, _nearest_rotations(matrices), skin + _TIP_DEPTH * (distal - skin))
+        return RestHand(vertices, heads, _nearest_rotations(matrices), skin + self._tip_depth * (distal - skin))
 
     def pose(self, shape: NDArray[np.floating[Any]] | RestHand, pose: HandPose) -> PosedHand:
         """Pose a right hand.
@@ -256,6 +258,14 @@ class HandModel:
         joints[tips] = np.einsum("bij,bj->bi", rotation[distal], rest.tips) + translation[distal]
         return joints
 
+    def _coefficient_map(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+        """From a shape vector to blend shape coefficients."""
+        return _Phenotypes(self._a)
+
+    def _cage_quads(self) -> tuple[Any, NDArray[Any], NDArray[Any]]:
+        """(V', V) matrix that makes the cage a mesh of quads, its (F, 4) quads and (F, 4, 2) texture coordinates."""
+        return sp.identity(len(self._a["vertices"]), format="csr"), self._a["quads"], self._a["face_uv"]
+
     def _choose_tips(self) -> list[NDArray[np.intp]]:
         """Vertices within 1.5 mm of the farthest one along each distal bone, on the template: fixed for every shape."""
         heads, template = self._a["heads"], self._a["vertices"]
@@ -303,8 +313,7 @@ class HandModel:
         return np.array([rest[name] for name in ANGLES])
 
     def _subdivide(self, levels: int) -> None:
-        quads, uv = self._a["quads"], self._a["face_uv"]
-        matrix: Any = sp.identity(len(self._a["vertices"]), format="csr")
+        matrix, quads, uv = self._cage_quads()
         for _ in range(levels):
             step, quads, uv = catmull_clark(quads, matrix.shape[0], uv)
             matrix = step @ matrix
