@@ -22,6 +22,8 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Measure a pose estimator on a dataset.",
     "export": "Write a dataset in another trainer's format.",
     "import": "Import a public hand dataset.",
+    "walk": "Draw a walk through pose and appearance space.",
+    "transfer": "Draw poses by appearances.",
     "inspect": "Summarise a dataset and draw its contact sheet.",
     "verify": "Check a dataset: schema, ranges, projection, checksum.",
     "doctor": "Report what this machine has and lacks, with remedies.",
