@@ -158,12 +158,11 @@ def transfer_sheet(
     Raises:
         InputError: The model takes other images, or has no prior to draw from.
     """
+    _check(model, poses, *([appearances] if isinstance(appearances, HandDataset) else []))
     pose = _pose_codes(model, poses)
     if isinstance(appearances, HandDataset):
-        _check(model, poses, appearances)
         content, top = _appearance_codes(model, appearances), [framed(image) for image in _images(appearances)]
     else:
-        _check(model, poses)
         if not isinstance(model, Dvae):
             raise InputError(
                 f"--appearances prior: {model.method} has no prior over appearances; give rows, or a run of dvae or "

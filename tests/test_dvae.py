@@ -41,7 +41,7 @@ def tiny(method: str, **changes: Any) -> DvaeConfig:
         config = replace(config, factors=(("placed_pose", 6), ("content", 5)))
     elif method == "dvae-zu":
         config = replace(config, factors=(("placed_pose", 6),), z_u=5)
-    return replace(config, **{"width": 2, "steps": 6, "batch_size": 6, "validate_every": 3, **changes})
+    return replace(config, **{"width": 2, "steps": 6, "batch_size": 6, "validate_every": 6, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -364,13 +364,21 @@ class Stops:
 @pytest.fixture(scope="module")
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
-    return {method: train_dvae(data, folder / method, tiny(method)) for method in METHODS}
+    return {method: train_dvae(data, folder / method, resumable(method)) for method in METHODS}
+
+
+def resumable(method: str) -> DvaeConfig:
+    """Two validations, and so a state to go on from, where a test interrupts the run."""
+    return tiny(method, validate_every=3 if method in RESUMED else 6)
+
+
+RESUMED = ("dvae-zu", "dvae-pose")
 
 
 def test_a_run_leaves_weights_log_and_kl_of_every_dimension(runs: dict[str, Path]) -> None:
     for method, run in runs.items():
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        assert [line["step"] for line in lines] == [3, 6], method
+        assert [line["step"] for line in lines] == ([3, 6] if method in RESUMED else [6]), method
         blocks = dict(tiny(method).blocks)
         for name, values in lines[-1]["kl_nats"].items():
             dims = sum(blocks.values()) if name.startswith("embed/") else blocks[name]
@@ -379,22 +387,24 @@ def test_a_run_leaves_weights_log_and_kl_of_every_dimension(runs: dict[str, Path
         assert load_dvae(run).method == method
 
 
-@pytest.mark.parametrize("method", ["dvae-zu", "dvae-pose"])
+@pytest.mark.parametrize("method", RESUMED)
 def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(
     runs: dict[str, Path], data: Path, tmp_path: Path, method: str
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train_dvae(data, out, tiny(method), progress=Stops(5))
+        train_dvae(data, out, resumable(method), progress=Stops(5))
     assert not out.exists()
-    train_dvae(data, out, tiny(method))
+    train_dvae(data, out, resumable(method))
     whole, resumed = load_file(runs[method] / "model.safetensors"), load_file(out / "model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert (out / "log.jsonl").read_text() == (runs[method] / "log.jsonl").read_text()
 
 
 def test_a_collapsed_factor_fails_the_run(data: Path, tmp_path: Path) -> None:
-    config = tiny("dvae-pose", embed=("pose3d",), beta=1e6, learning_rate=3e-3, steps=60, augment=False)
+    config = tiny(
+        "dvae-pose", embed=("pose3d",), beta=1e6, learning_rate=3e-3, steps=60, validate_every=60, augment=False
+    )
     with pytest.raises(WorkError, match=r"has collapsed: each of its \d+ latent dimensions holds under 0.01 nats"):
         train_dvae(data, tmp_path / "run", config)
     assert (tmp_path / "run.partial" / "log.jsonl").exists() and not (tmp_path / "run").exists()
@@ -409,16 +419,10 @@ def test_a_loss_that_explodes_names_step_and_term(data: Path, tmp_path: Path) ->
 
 
 def test_the_pose_space_learns(data: Path, tmp_path: Path) -> None:
-    """Labels come back from z: far nearer after 300 steps of the disentangling step than at its beginning."""
-    config = tiny(
-        "dvae-pose", embed=("pose3d",), learning_rate=1e-3, steps=300, embed_share=0.0, batch_size=32, validate_every=20
-    )
-    run = train_dvae(data, tmp_path / "run", config)
-    errors = [
-        json.loads(line)["validation"]["label_pose3d_epe_mean_mm"]
-        for line in (run / "log.jsonl").read_text().splitlines()
-    ]
-    assert errors[-1] < 0.5 * errors[0]
+    """Labels of unseen rows come back from z. The mean pose would be some 70 mm off, an untrained decoder 95."""
+    config = tiny("dvae-pose", embed=("pose3d",), learning_rate=1e-3, steps=250, embed_share=0.0, validate_every=250)
+    run = train_dvae(data, tmp_path / "run", replace(config, batch_size=32))
+    assert load_dvae(run).info["validation"]["label_pose3d_epe_mean_mm"] < 30
 
 
 # a trained model
@@ -496,6 +500,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("dvae", {"factors": (("placed_pose", 3),)}, "give two or more"),
     ("dvae-pose", {"factors": (("pose3d", 3), ("viewpoint", 2))}, "is x itself"),
     ("dvae-zu", {"z_u": 0}, "give two or more"),
+    ("dvae", {"factors": (("cpose", 3), ("content", 2))}, "images need a pose"),
     ("dvae", {"z_u": 3}, "content must be the last factor, and stands in place of z_u"),
     ("dvae", {"beta": float("nan")}, "beta=nan"),
     ("dvae", {"supervision": "weak"}, "only --method dvae-pose"),

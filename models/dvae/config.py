@@ -133,6 +133,9 @@ class DvaeConfig:
             raise InputError("--set factors: give two or more, or one and z_u; one has nothing to disentangle from")
         if self.x in kinds:
             raise InputError(f"--set factors: {self.x} is x itself")
+        holds_pose = {"placed_pose", "pose3d"} & set(kinds) or {"cpose", "viewpoint"} <= set(kinds)
+        if self.x == "image" and not holds_pose:
+            raise InputError("--set factors: give placed_pose or pose3d, or cpose and viewpoint: images need a pose")
         if self.z_u and self.x != "image":
             raise InputError("--set z_u: is encoded from the image, so x must be the image")
         if (self.method == "dvae-zu") != bool(self.z_u):
