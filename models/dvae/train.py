@@ -44,6 +44,9 @@ _ORDER, _STEP = 11, 12
 """Spawn keys of the draws."""
 
 _VALIDATION_ROWS = 128
+_SETTLED_STEPS = 100
+"""Shorter runs are not judged for collapse: the encoders' batch statistics have not settled yet."""
+
 _RESIDENT_BYTES = 8 * 2**30
 """Images above this stay in the computer's memory and are copied to the GPU batch by batch."""
 
@@ -321,6 +324,8 @@ _SHOWN = (
 
 def _check_collapse(job: _Job) -> None:
     """Refuse to call a run finished of which a factor says nothing."""
+    if job.config.steps < _SETTLED_STEPS:
+        return
     job.model.eval()
     model = Dvae(job.model, job.config, job.size, job.channels, job.info)
     kl = kl_per_dimension(model, job.validation)
