@@ -129,19 +129,19 @@ def _visibility(v: NDArray[np.float64]) -> NDArray[np.uint8]:
 def _hand_categories(file: Path) -> tuple[dict[Any, tuple[NDArray[np.intp], int | None]], str]:
     """Category id -> joint map and side, of the categories that are hands; and why there is none."""
     found: dict[Any, tuple[NDArray[np.intp], int | None]] = {}
-    reasons = []
+    reasons: list[tuple[int, str]] = []
     try:
         for item in json_items(file, "categories"):
             names = [str(name) for name in item.get("keypoints", ())] if isinstance(item, Mapping) else []
             try:
                 found[entry(item, "id", file)] = map_names(names), _side_of(str(item.get("name", "")))
             except ValueError as error:
-                reasons.append(
-                    f"{file}: {len(names)} keypoints: {error}" if names else f"{file}: no keypoints are named"
-                )
+                reason = f"{len(names)} keypoints: {error}" if names else "a category without named keypoints"
+                reasons.append((abs(len(names) - N_JOINTS), f"{file}: {reason}"))
     except DamagedError as error:
-        reasons.append(str(error))
-    return found, reasons[0] if reasons else f"{file}: has no category"
+        reasons.append((0, str(error)))
+    # of several categories the one that comes closest to a hand is meant
+    return found, min(reasons, default=(0, f"{file}: has no category"))[1]
 
 
 def _read(

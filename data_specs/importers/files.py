@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 20
+_AFTER_A_NUMBER = tuple(",]} \t\r\n")
 
 
 def find_root(source: Path, title: str, needs: Sequence[str], inner: Sequence[str] = ()) -> Path:
@@ -117,8 +118,12 @@ def numbers(value: Any, shape: tuple[int, ...], where: Path | str, what: str) ->
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError):
-        array = np.empty(0)
-    if array.ndim != len(shape) or any(s not in (-1, a) for s, a in zip(shape, array.shape, strict=True)):
+        array = None
+    if (
+        array is None
+        or array.ndim != len(shape)
+        or any(s not in (-1, a) for s, a in zip(shape, array.shape, strict=True))
+    ):
         wanted = " x ".join("n" if side < 0 else str(side) for side in shape)
         raise DamagedError(f"{where}: {what} should be {wanted} numbers; download it again")
     return array
@@ -215,7 +220,8 @@ class _Stream:
                     raise self._damaged() from error
                 continue
             # a number may go on beyond the window; everything else ends with a sign of its own
-            if end == len(self._text) and not isinstance(value, str | list | dict) and self._more():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and self._text[end : end + 1] not in _AFTER_A_NUMBER and self._more():
                 continue
             self._at = end
             return value

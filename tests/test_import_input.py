@@ -1,0 +1,454 @@
+"""Bad sources: one clear line and exit code 2, or a counted skip; interrupted imports go on; options do as they say."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from layouts import flat, threed
+from layouts.hands import save
+
+from handaug.cli.main import main
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.importers import job
+from handaug.data_specs.importers.files import inside, json_items, json_members, photo
+from handaug.data_specs.importers.joint_names import map_names
+from handaug.data_specs.importers.options import ImportOptions
+from handaug.data_specs.importers.registry import FORMATS
+from handaug.data_specs.joints import JOINTS
+from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.verify import verify_dataset
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["import", *map(str, arguments)])
+
+
+def refused(result: Result, *words: str) -> str:
+    """The one line on stderr, which holds these words."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.exit_code == 2 and len(lines) == 1 and not result.stdout, result.output
+    assert all(word in lines[0] for word in words), lines[0]
+    return lines[0]
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change(content) or content))
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    flat.write_coco(tmp_path / "coco", images=3)
+    return tmp_path / "coco"
+
+
+# where the source lies
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_wrong_folder_says_what_was_looked_for_and_found(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "holiday").mkdir(parents=True)
+    (source / "data.zip").touch()
+    refused(run(name, source, tmp_path / "o.h5"), "looked for", "holiday/", "data.zip", "unpack data.zip first")
+    (source / "data.zip").unlink()
+    (source / "holiday").rmdir()
+    refused(run(name, source, tmp_path / "o.h5"), "found nothing", "give the folder that holds it")
+    refused(run(name, tmp_path / "nowhere", tmp_path / "o.h5"), "nowhere: no such folder")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_archive_and_file_in_place_of_a_folder(coco: Path, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "set"), "zip", coco))
+    refused(run("freihand", archive, tmp_path / "o.h5"), "set.zip: is an archive; unpack it")
+    refused(run("rhd", coco / "annotations.json", tmp_path / "o.h5"), "annotations.json: is a file; give the folder")
+    refused(run("freihan", coco, tmp_path / "o.h5"), "freihan: is no format", "did you mean freihand?")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--split", "best"), ("--split", "8:1"), ("--split", "0:0:0"), ("--split", "-1:1:1"), ("--split", "s1"),
+        ("--val", "1"), ("--val", "nan"), ("--crop", "round"), ("--margin", "-0.1"), ("--size", "7"),
+        ("--channels", "cmyk"), ("--hands", "none"), ("--limit", "0"), ("--wrist", "palm"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_named(option: tuple[str, str], coco: Path, tmp_path: Path) -> None:
+    refused(run("coco", coco, tmp_path / "o.h5", *option), f"{option[0]} {option[1]}".replace(" nan", " nan"))
+
+
+# files and labels
+
+
+def test_climbing_paths_are_refused_even_where_skipping_is_on(coco: Path, tmp_path: Path) -> None:
+    for name in ("../secret.png", "/etc/passwd", "a/../../b.png", "..\\b.png", "c:/b.png"):
+        content = json.loads((coco / "annotations.json").read_text())
+        content["images"][1]["file_name"] = name
+        (coco / "annotations.json").write_text(json.dumps(content))
+        refused(run("coco", coco, tmp_path / "o.h5", "--skip-missing"), "leads out of the dataset's folder", "repair")
+
+
+@given(st.text(max_size=12))
+def test_no_name_leads_out(name: str) -> None:
+    root = Path("/data/set")
+    try:
+        found = inside(root, name, "labels.json")
+    except InputError:
+        return
+    assert root in (found.resolve(), *found.resolve().parents)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def no_image(path: Path) -> None:
+    path.write_bytes(b"hello" * 50)
+
+
+def other_size(path: Path) -> None:
+    save(path, np.zeros((100, 100, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (Path.unlink, ("00001", "is missing", "--skip-missing")),
+        (cut_off, ("00001", "is cut off after")),
+        (no_image, ("00001", "is no image that can be read")),
+        (other_size, ("00001", "is 100 x 100 px, its labels are for 400 x 320")),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_bad_images_are_named_or_counted(
+    damage: Callable[[Path], None], words: tuple[str, ...], suffix: str, tmp_path: Path
+) -> None:
+    flat.write_coco(tmp_path / "s", images=3, suffix=suffix)
+    damage(tmp_path / "s" / "images" / f"00001{suffix}")
+    refused(run("coco", tmp_path / "s", tmp_path / "o.h5"), *words)
+    assert not (tmp_path / "o.h5").exists() and not (tmp_path / "o.h5.partial").exists()
+    done = run("coco", tmp_path / "s", tmp_path / "o.h5", "--skip-missing")
+    assert done.exit_code == 0 and "left out:" in done.stderr and "00001" in done.stderr
+    data = HandDataset(tmp_path / "o.h5")
+    assert len(data) == 4 and sum(json.loads(data.attrs["left_out"]).values()) == 2
+    assert verify_dataset(tmp_path / "o.h5") == []
+
+
+def test_exif_turns_are_followed_where_the_labels_follow_them(tmp_path: Path) -> None:
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:20, :20] = 255
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    # APP1 with an EXIF of one entry, orientation 6: to be turned clockwise
+    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+    exif = b"Exif\x00\x00" + tiff
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    np.testing.assert_array_equal(photo(path)() > 127, image > 127)
+    np.testing.assert_array_equal(photo(path, (60, 40))() > 127, image > 127)
+    np.testing.assert_array_equal(photo(path, (40, 60))() > 127, np.rot90(image, -1) > 127)
+
+
+COCO_FAULTS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no images": (lambda c: {"annotations": [], "categories": c["categories"]}, "has no 'images' (found annotations"),
+    "no keypoints": (lambda c: c["annotations"][1].pop("keypoints") and None, "annotation 1: has no 'keypoints'"),
+    "no width": (lambda c: c["images"][0].pop("width") and None, "has no 'width'"),
+    "counts": (lambda c: c["annotations"][1].update(keypoints=[1.0] * 60), "has 60 values in keypoints"),
+    "text": (lambda c: c["annotations"][1].update(keypoints="many"), "keypoints should be n numbers"),
+    "image id twice": (lambda c: c["images"][1].update(id=0), "image id 0 occurs twice"),
+    "annotation id twice": (lambda c: c["annotations"][1].update(id=0), "annotation id 0 occurs twice"),
+    "no such image": (lambda c: c["annotations"][1].update(image_id=77), "annotation 1 is for image 77, which is"),
+    "names": (lambda c: c["categories"][1]["keypoints"].__setitem__(3, "elbow"), "no keypoint is named thumb_ip"),
+    "unnamed": (lambda c: c["categories"][1].pop("keypoints") and None, "name the 21 keypoints in categories"),
+    "name twice": (lambda c: c["categories"][1]["keypoints"].__setitem__(3, "thumb_2"), "both name the thumb_mcp"),
+    "split": (lambda c: c["images"][0].update(split="dev"), "has split 'dev'; it must be one of train, val, test"),
+    "K": (lambda c: c["images"][0].update(K=[1, 2]), "K should be 3 x 3 numbers"),
+    "list": (lambda c: [1, 2], "is not sound JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", COCO_FAULTS)
+def test_faulty_coco_labels_are_explained(fault: str, coco: Path, tmp_path: Path) -> None:
+    change, words = COCO_FAULTS[fault]
+    edit(coco / "annotations.json", change)
+    refused(run("coco", coco, tmp_path / "o.h5"), "annotations.json", words)
+
+
+@pytest.mark.parametrize("key", ["keypoints", "keypoints_3d"])
+def test_nan_labels_are_named_or_counted(key: str, coco: Path, tmp_path: Path) -> None:
+    def spoil(content: Any) -> None:
+        place = content["annotations"][3][key]
+        place[5 if key == "keypoints_3d" else 9] = [float("nan")] * 3 if key == "keypoints_3d" else float("nan")
+
+    edit(coco / "annotations.json", spoil)
+    refused(run("coco", coco, tmp_path / "o.h5"), "annotation 3", "labels are not finite")
+    assert run("coco", coco, tmp_path / "o.h5", "--skip-missing").exit_code == 0
+    assert len(HandDataset(tmp_path / "o.h5")) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p * 1000, "31", ), (lambda p: p * 100, "centimetres"), (lambda p: p * (1, -1, -1), "OpenGL"),
+        (lambda p: p * (-1, 1, 1), "x negated"), (lambda p: p[::-1], "joint order"),
+    ],
+)  # fmt: skip
+def test_wrong_units_axes_and_order_say_what_they_look_like(
+    change: Callable[[Any], Any], words: str, coco: Path, tmp_path: Path
+) -> None:
+    def spoil(content: Any) -> None:
+        for item in content["annotations"]:
+            if "keypoints_3d" in item:
+                item["keypoints_3d"] = change(np.array(item["keypoints_3d"])).tolist()
+
+    edit(coco / "annotations.json", spoil)
+    line = refused(run("coco", coco, tmp_path / "o.h5"), "get the labels of the release")
+    assert words in line or "millimetres" in line, line
+
+
+def test_single_label_that_contradicts_itself(coco: Path, tmp_path: Path) -> None:
+    def spoil(content: Any) -> None:
+        content["annotations"][2]["keypoints"] = [
+            v + 90 * (k % 3 == 0) for k, v in enumerate(content["annotations"][2]["keypoints"])
+        ]
+
+    edit(coco / "annotations.json", spoil)
+    refused(run("coco", coco, tmp_path / "o.h5"), "annotation 2", "project 90 px beside its 2D labels")
+
+
+def test_freihand_counts_and_sizes_must_fit(tmp_path: Path) -> None:
+    threed.write_freihand(tmp_path / "s")
+    edit(tmp_path / "s" / "training_K.json", lambda c: c[:-1])
+    refused(
+        run("freihand", tmp_path / "s", tmp_path / "o.h5"), "training_K.json: has 2 entries, training_xyz.json has 3"
+    )
+    (tmp_path / "s" / "training_K.json").write_text("[[[1, 0, 0], [0")
+    refused(run("freihand", tmp_path / "s", tmp_path / "o.h5"), "training_K.json: is not sound JSON near")
+    edit(tmp_path / "s" / "evaluation_K.json", lambda c: [[1, 2, 3]] * 2)
+    (tmp_path / "s" / "training_xyz.json").unlink()
+    refused(run("freihand", tmp_path / "s", tmp_path / "o.h5"), "evaluation_K.json[0]", "should be 3 x 3 numbers")
+
+
+def test_freihand_labels_in_millimetres_are_noticed(tmp_path: Path) -> None:
+    threed.write_freihand(tmp_path / "s")
+    for part in ("training", "evaluation"):
+        edit(tmp_path / "s" / f"{part}_xyz.json", lambda c: (np.array(c) * 1000).tolist())
+    refused(run("freihand", tmp_path / "s", tmp_path / "o.h5"), "they look like millimetres")
+
+
+def test_interhand_translation_in_place_of_position_is_noticed(tmp_path: Path) -> None:
+    threed.write_interhand(tmp_path / "s")
+    for file in (tmp_path / "s").rglob("*_camera.json"):
+
+        def spoil(content: Any) -> None:
+            for of in content.values():
+                turn, place = np.array(of["camrot"]["400002"]), np.array(of["campos"]["400002"])
+                of["campos"]["400002"] = (-turn @ place).tolist()
+
+        edit(file, spoil)
+    refused(run("interhand", tmp_path / "s", tmp_path / "o.h5"), "3D labels")
+
+
+class Witness:
+    def __reduce__(self) -> Any:
+        import os
+
+        return os.system, ("touch /tmp/handaug-was-run",)
+
+
+@pytest.mark.parametrize("name", ["rhd", "ho3d"])
+def test_pickles_that_run_code_are_refused_even_where_skipping_is_on(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    (threed.write_rhd if name == "rhd" else threed.write_ho3d)(source)
+    for file in [*source.rglob("*.pickle"), *source.rglob("*.pkl")]:
+        file.write_bytes(pickle.dumps({0: Witness(), "handJoints3D": Witness()}, 2))
+    refused(run(name, source, tmp_path / "o.h5", "--skip-missing"), "system, which is not allowed")
+    assert not Path("/tmp/handaug-was-run").exists()
+
+
+def test_damaged_label_files_of_single_frames(tmp_path: Path) -> None:
+    threed.write_ho3d(tmp_path / "h")
+    cut_off(tmp_path / "h/train/ABF11/meta/0000.pkl")
+    refused(run("ho3d", tmp_path / "h", tmp_path / "h.h5"), "ABF11/meta/0000.pkl: is not a sound pickle")
+    assert run("ho3d", tmp_path / "h", tmp_path / "h.h5", "--skip-missing").exit_code == 0
+    assert len(HandDataset(tmp_path / "h.h5")) == 2
+    threed.write_dexycb(tmp_path / "d")
+    label = next((tmp_path / "d").rglob("labels_000000.npz"))
+    cut_off(label)
+    refused(run("dexycb", tmp_path / "d", tmp_path / "d.h5"), "labels_000000.npz: is no sound npz")
+    np.savez(label, joint_3d=np.array([{}], object), joint_2d=np.zeros((1, 21, 2)), seg=np.zeros((480, 640), np.uint8))
+    refused(run("dexycb", tmp_path / "d", tmp_path / "d.h5"), "labels_000000.npz: is no sound npz of plain arrays")
+    threed.write_stb(tmp_path / "t")
+    (tmp_path / "t/labels/B1Counting_BB.mat").write_bytes(b"MATLAB 5.0 MAT-file" + b"\0" * 200)
+    refused(run("stb", tmp_path / "t", tmp_path / "t.h5"), "B1Counting_BB.mat: is no sound MATLAB file")
+    flat.write_onehand10k(tmp_path / "o")
+    (tmp_path / "o/Train/label_joint.txt").write_text("a.jpg,400,320,1,1,2,3\n")
+    refused(run("onehand10k", tmp_path / "o", tmp_path / "o.h5"), "label_joint.txt:1: should be name, width, height")
+
+
+# going on
+
+
+def test_interrupted_import_goes_on_and_makes_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "s"
+    flat.write_coco(source, images=10)
+    monkeypatch.setattr(job, "SHARD_UNITS", 3)
+    options = ImportOptions(size=32)
+    job.import_dataset("coco", source, tmp_path / "whole.h5", options)
+    hidden = source / "images" / "00007.png"
+    hidden.rename(tmp_path / "aside.png")
+    with pytest.raises(InputError, match="00007.png: is missing"):
+        job.import_dataset("coco", source, tmp_path / "again.h5", options)
+    work = tmp_path / "again.h5.partial"
+    assert sorted(path.name for path in work.glob("shard-*.h5")) == ["shard-000000.h5", "shard-000001.h5"]
+    with pytest.raises(InputError, match="unfinished work of another configuration"):
+        job.import_dataset("coco", source, tmp_path / "again.h5", ImportOptions(size=48))
+    (tmp_path / "aside.png").rename(hidden)
+    read: list[int] = []
+    original = job._Job._unit
+
+    def watched(self: Any, index: int) -> Any:
+        read.append(index)
+        return original(self, index)
+
+    monkeypatch.setattr(job._Job, "_unit", watched)
+    job.import_dataset("coco", source, tmp_path / "again.h5", options)
+    assert sorted(read) == [6, 7, 8, 9]
+    assert HandDataset(tmp_path / "again.h5").checksum == HandDataset(tmp_path / "whole.h5").checksum
+    assert not work.exists()
+    done = run("coco", source, tmp_path / "again.h5", "--size", "32")
+    assert done.exit_code == 0 and "complete, nothing to do" in done.stderr
+    refused(run("coco", source, tmp_path / "again.h5", "--size", "64"), "exists with another configuration")
+
+
+def test_skipping_does_not_change_what_is_there(coco: Path, tmp_path: Path) -> None:
+    assert (
+        run("coco", coco, tmp_path / "a.h5").exit_code
+        == run("coco", coco, tmp_path / "b.h5", "--skip-missing").exit_code
+    )
+    assert HandDataset(tmp_path / "a.h5").checksum == HandDataset(tmp_path / "b.h5").checksum
+
+
+def test_nothing_left_is_an_error(coco: Path, tmp_path: Path) -> None:
+    for image in (coco / "images").iterdir():
+        no_image(image)
+    refused(run("coco", coco, tmp_path / "o.h5", "--skip-missing"), "no hand came through (6 left out")
+    refused(run("coco", coco, tmp_path / "o.h5", "--split", "official", "--hands", "left"), "no image that can be read")
+    assert not list(tmp_path.glob("o.h5*"))
+
+
+# options
+
+
+def test_limit_takes_the_first_hands(coco: Path, tmp_path: Path) -> None:
+    for path, options in ((tmp_path / "all.h5", {}), (tmp_path / "some.h5", {"limit": 3})):
+        job.import_dataset("coco", coco, path, ImportOptions(**options))  # type: ignore[arg-type]
+    everything, some = HandDataset(tmp_path / "all.h5"), HandDataset(tmp_path / "some.h5")
+    assert len(some) == 3
+    np.testing.assert_array_equal(some.read("images"), everything.read("images")[:3])
+
+
+def test_new_split_keeps_groups_whole_and_runs_along_the_source(tmp_path: Path) -> None:
+    flat.write_coco(tmp_path / "s", images=10)
+
+    def group(content: Any) -> None:
+        for image in content["images"]:
+            image["sequence"] = image["id"] // 2
+
+    edit(tmp_path / "s" / "annotations.json", group)
+    job.import_dataset("coco", tmp_path / "s", tmp_path / "o.h5", ImportOptions(split="3:1:1"))
+    data = HandDataset(tmp_path / "o.h5")
+    assert data.read("split").tolist() == [0] * 12 + [1] * 4 + [2] * 4
+    assert len(set(data.read("group"))) == 5
+    job.import_dataset("coco", tmp_path / "s", tmp_path / "v.h5", ImportOptions(val=0.2))
+    assert HandDataset(tmp_path / "v.h5").read("split").tolist() == [0] * 16 + [1] * 4
+
+
+def test_official_parts_alone(tmp_path: Path) -> None:
+    truths = threed.write_rhd(tmp_path / "s")
+    for name, code in (("train", 0), ("test", 2)):
+        job.import_dataset("rhd", tmp_path / "s", tmp_path / f"{name}.h5", ImportOptions(split=name))
+        data = HandDataset(tmp_path / f"{name}.h5")
+        assert len(data) == sum(truth.split == code for truth in truths) and set(data.read("split")) == {code}
+    refused(run("rhd", tmp_path / "s", tmp_path / "v.h5", "--split", "val"), "has nothing for --split val")
+    flat.write_coco(tmp_path / "c")
+    job.import_dataset("coco", tmp_path / "c", tmp_path / "t.h5", ImportOptions(split="test"))
+    assert set(HandDataset(tmp_path / "t.h5").read("split")) == {2}
+
+
+def test_coco_keypoints_in_any_order_and_words(tmp_path: Path) -> None:
+    order = np.random.default_rng(4).permutation(21)
+    words = {"little": "pinky_finger", "index": "forefinger", "middle": "middle_finger", "ring": "ring_finger"}
+    mmpose = [
+        "wrist",
+        *(f"{words.get(f, f)}{k}" for f in ("thumb", "index", "middle", "ring", "little") for k in range(1, 5)),
+    ]
+    flat.write_coco(tmp_path / "plain", images=1)
+    flat.write_coco(tmp_path / "mixed", images=1, order=order, names=tuple(mmpose))
+    for name in ("plain", "mixed"):
+        job.import_dataset("coco", tmp_path / name, tmp_path / f"{name}.h5", ImportOptions())
+    plain, mixed = HandDataset(tmp_path / "plain.h5"), HandDataset(tmp_path / "mixed.h5")
+    for field in ("keypoints_2d", "keypoints_3d", "visibility", "images"):
+        np.testing.assert_array_equal(plain.read(field), mixed.read(field))
+
+
+MEDIAPIPE = [
+    "WRIST", "THUMB_CMC", "THUMB_MCP", "THUMB_IP", "THUMB_TIP",
+    *(f"{finger}_{part}" for finger in ("INDEX_FINGER", "MIDDLE_FINGER", "RING_FINGER", "PINKY")
+      for part in ("MCP", "PIP", "DIP", "TIP")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        list(JOINTS),
+        MEDIAPIPE,
+        [
+            name.replace("cmc", "mcp").replace("thumb_ip", "thumb_dip") if k == 1 else name
+            for k, name in enumerate(JOINTS)
+        ],
+        ["right " + name.replace("_", " ") for name in JOINTS],
+    ],
+)
+def test_usual_names(names: list[str]) -> None:
+    if names.count("thumb_mcp") == 2:
+        names = ["wrist", "thumb_mcp", "thumb_pip", "thumb_dip", "thumb_tip", *names[5:]]
+    assert map_names(names).tolist() == list(range(21))
+    assert map_names(names[::-1]).tolist() == list(range(20, -1, -1))
+
+
+# big JSON files in small pieces
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(before=VALUES, items=st.lists(VALUES), chunk=st.integers(1, 40), indent=st.sampled_from([None, 1]))
+def test_json_in_pieces_is_json(
+    tmp_path_factory: pytest.TempPathFactory, before: Any, items: list[Any], chunk: int, indent: int | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "pieces.json"
+    path.write_text(json.dumps({"before": before, "items": items, "after": 1}, indent=indent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("handaug.data_specs.importers.files._CHUNK", chunk)
+        assert list(json_items(path, "items")) == items
+        assert dict(json_members(path)) == {"before": before, "items": items, "after": 1}
+        path.write_text(json.dumps(items, indent=indent))
+        assert list(json_items(path)) == items
+        path.write_text(json.dumps({"items": items})[:-2])
+        with pytest.raises(InputError, match="not sound JSON"):
+            list(json_items(path, "items"))
