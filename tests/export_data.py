@@ -29,8 +29,11 @@ def every_field(count: int = 12, *, channels: int = 3, seed: int = 0) -> Rows:
         rows[name] = np.asarray(drawn).astype(field.dtype)
     rows["keypoints_3d"] = rng.uniform((-0.1, -0.07, 0.8), (0.1, 0.07, 1.2), (count, 21, 3)).astype(np.float32)
     focal = rng.uniform(60, 80, (2, count))
+    if count > 5:
+        focal[:, 5] = focal[:, 4]
     for row in range(count):
-        rows["camera"][row] = [[focal[0, row], 0, 11 + row / 10], [0, focal[1, row], 8 + row / 20], [0, 0, 1]]
+        shift = 4 if row == 5 else row
+        rows["camera"][row] = [[focal[0, row], 0, 11 + shift / 10], [0, focal[1, row], 8 + shift / 20], [0, 0, 1]]
         ray = rows["keypoints_3d"][row].astype(float) @ rows["camera"][row].astype(float).T
         rows["keypoints_2d"][row] = ray[:, :2] / ray[:, 2:]
     rows["keypoints_2d"][1, 3] = rows["keypoints_3d"][1, 3] = np.nan
@@ -44,7 +47,7 @@ def every_field(count: int = 12, *, channels: int = 3, seed: int = 0) -> Rows:
     for name in ("group", "pose_id", "appearance_id", "image_id"):
         rows[name] = numbers + 2**60
     if count > 7:
-        rows["images"][5] = rows["images"][4]
+        rows["images"][5], rows["group"][5] = rows["images"][4], rows["group"][4]
         rows["image_id"][[5, 7]] = rows["image_id"][[4, 6]]
         rows["mask"][5] = np.array([0, 4, 2, 3, 1], np.uint8)[rows["mask"][4]]
     return rows

@@ -82,10 +82,11 @@ def test_coco_loads_in_pycocotools_with_the_same_hands(export: Export, split: st
         assert annotation["num_keypoints"] == (TRUTH["visibility"][row] > 0).sum()
         assert annotation["hand_type"] == ("left", "right")[TRUTH["handedness"][row]]
         assert np.array_equal(coco.annToMask(annotation), TRUTH["mask"][row] == 1)
-        for name in ("keypoints_3d", "camera"):
-            assert np.array_equal(np.array(annotation[name], np.float32), TRUTH[name][row], equal_nan=True)
-        for name in ("group", "pose_id", "appearance_id"):
+        for holder, key, name in ((annotation, "keypoints_3d", "keypoints_3d"), (image, "K", "camera")):
+            assert np.array_equal(np.array(holder[key], np.float32), TRUTH[name][row], equal_nan=True)
+        for name in ("pose_id", "appearance_id"):
             assert annotation[name] == TRUTH[name][row]
+        assert image["group"] == TRUTH["group"][row] and image["split"] == split
 
 
 def test_coco_ground_truth_scores_one_against_itself(export: Export) -> None:
@@ -326,7 +327,7 @@ def test_jpeg_where_asked_for(export: Export, format: str) -> None:
         pictures = [data["jpg"] for path in out.glob("*.tar") for _, data in read_shard(path)]
     else:
         pictures = [path.read_bytes() for path in out.rglob("*.jpg") if path.parent.name != "mask"]
-    assert len(pictures) == {"freihand": 11, "coco": 10, "yolo-pose": 10}.get(format, 12)
+    assert len(pictures) == {"freihand": 11, "coco": 11, "yolo-pose": 10}.get(format, 12)
     for data in pictures:
         assert data[:2] == b"\xff\xd8"
         assert np.abs(pixels(io.BytesIO(data)).astype(int) - 130).max() <= 2

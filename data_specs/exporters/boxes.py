@@ -58,7 +58,7 @@ def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def same_pictures(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of one `image_id` that show the same pixels, together.
+    """Rows of one `image_id` that show the same pixels through the same camera, together.
 
     Two hands labelled in one picture are one image with two labels. Where each hand was cropped for itself they share
     the `image_id`, and are two images.
@@ -66,7 +66,7 @@ def same_pictures(rows: Sequence[Row]) -> list[list[Row]]:
     groups: list[list[Row]] = []
     for row in rows:
         for group in groups:
-            if np.array_equal(group[0]["images"], row["images"]):
+            if all(np.array_equal(group[0][name], row[name]) for name in ("camera", "images") if name in row):
                 group.append(row)
                 break
         else:

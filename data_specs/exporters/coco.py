@@ -26,8 +26,9 @@ from handaug.data_specs.schema import LEFT, MASK_HAND, NOT_LABELLED
 
 __all__ = ["CocoExporter"]
 
-_EXTRAS = ("keypoints_3d", "camera", "group", "pose_id", "appearance_id")
-"""Fields of ours that go along in each annotation; readers of COCO pass over what they do not know."""
+_EXTRAS = ("keypoints_3d", "pose_id", "appearance_id")
+"""Fields of ours that go along in each annotation; readers of COCO pass over what they do not know. An image has its
+`K`, `split` and `group` besides. `handaug import coco` reads them back."""
 
 
 @register_exporter("coco")
@@ -39,7 +40,7 @@ class CocoExporter(Exporter):
     @property
     def fields(self) -> tuple[str, ...]:
         """All that an annotation holds."""
-        wanted = ("images", "keypoints_2d", "visibility", "handedness", "mask", *_EXTRAS)
+        wanted = ("images", "keypoints_2d", "visibility", "handedness", "mask", "camera", "group", *_EXTRAS)
         return tuple(name for name in wanted if self.dataset.has(name))
 
     def convert(self, split: str, place: int, rows: Sequence[Row]) -> Converted:
@@ -50,8 +51,7 @@ class CocoExporter(Exporter):
             number = int(picture[0]["row"])
             name = f"{number:09d}{self.image_suffix()}"
             out.files.append((f"images/{split}/{name}", self.encode(picture[0]["images"])))
-            image = {"id": number, "file_name": name, "width": self.width, "height": self.height}
-            out.lines.append(("images", json.dumps(image)))
+            out.lines.append(("images", self._image(picture[0], name, split)))
             for row in picture:
                 text = self._annotation(row, number)
                 if text is None:
@@ -79,6 +79,19 @@ class CocoExporter(Exporter):
             join_parts(path, mine, "annotations", head='"annotations": [', tail="]}\n")
         return {}
 
+    def _image(self, row: Row, name: str, split: str) -> str:
+        """JSON text of one image."""
+        parts = {
+            "id": str(int(row["row"])),
+            "file_name": json.dumps(name),
+            "width": str(self.width),
+            "height": str(self.height),
+            "split": json.dumps(split),
+            "group": str(int(row["group"])),
+            **({"K": json_numbers(row["camera"])} if "camera" in row else {}),
+        }
+        return _json_object(parts)
+
     def _annotation(self, row: Row, image: int) -> str | None:
         """JSON text of one hand; None where nothing of it is labelled."""
         box = hand_box(row, self.height, self.width)
@@ -102,4 +115,9 @@ class CocoExporter(Exporter):
             "hand_type": '"left"' if row["handedness"] == LEFT else '"right"',
             **{name: json_numbers(row[name]) for name in _EXTRAS if name in row},
         }
-        return "{" + ",".join(f'"{key}":{value}' for key, value in parts.items()) + "}"
+        return _json_object(parts)
+
+
+def _json_object(parts: dict[str, str]) -> str:
+    """JSON text of an object whose values are JSON already."""
+    return "{" + ",".join(f'"{key}":{value}' for key, value in parts.items()) + "}"
