@@ -147,8 +147,10 @@ def _resample(image: NDArray[np.uint8], window: _Window, *, nearest: bool) -> ND
 
 def _encode(image: NDArray[np.uint8], options: ImportOptions) -> NDArray[np.uint8]:
     """OpenCV's (H, W[, 3]) to the stored (H, W, 1 or 3)."""
-    if options.n_channels == 3:
-        return image[..., ::-1] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    import cv2
+
+    if options.n_channels == 3:  # not image[..., ::-1], which is slow to copy later
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.ndim == 3 else cv2.COLOR_GRAY2RGB), np.uint8)
     if image.ndim == 2:
         return image[..., None]
     to_linear, to_srgb = _tables()
