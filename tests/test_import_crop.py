@@ -112,6 +112,15 @@ def test_mask_follows_the_image_and_keeps_its_values() -> None:
     np.testing.assert_array_equal(row["mask"] > 0, row["images"][..., 0] >= 120)
 
 
+def test_shrinking_averages_and_does_not_alias() -> None:
+    stripes = np.zeros((240, 240, 3), np.uint8)
+    stripes[:, ::2] = 200
+    pixels = np.tile([[20.0, 20.0], [220.0, 220.0], [120.0, 120.0]], (7, 1))
+    for crop in ("square", "none"):
+        shrunk = cut(hand_of(pixels), stripes, crop=crop, size=60, margin=0)["images"]
+        assert (abs(shrunk[2:-2, 2:-2].astype(int) - 100) <= 16).all()
+
+
 def test_grey_is_luminance() -> None:
     colours = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 0], [255, 255, 255], [77, 77, 77]], np.uint8)
     image = np.repeat(colours[None], 8, 0)

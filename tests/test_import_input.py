@@ -372,6 +372,39 @@ def test_new_split_keeps_groups_whole_and_runs_along_the_source(tmp_path: Path) 
     assert HandDataset(tmp_path / "v.h5").read("split").tolist() == [0] * 16 + [1] * 4
 
 
+def test_whole_images_of_unlike_size_are_named(coco: Path, tmp_path: Path) -> None:
+    save(coco / "images" / "00002.png", np.zeros((100, 120, 3), np.uint8))
+    edit(
+        coco / "annotations.json",
+        lambda c: c["images"][2].update(width=120, height=100, K=[[9, 0, 9], [0, 9, 9], [0, 0, 1]]),
+    )
+    edit(coco / "annotations.json", lambda c: [a.pop("keypoints_3d", 0) for a in c["annotations"]] and None)
+    edit(coco / "annotations.json", lambda c: c["annotations"][4].update(keypoints=[50.0, 50.0, 2.0] * 21))
+    line = refused(run("coco", coco, tmp_path / "o.h5", "--crop", "none"), "annotation 4", "use --crop square")
+    assert "120 x 100 px, others as 400 x 320" in line
+    assert run("coco", coco, tmp_path / "o.h5").exit_code == 0
+
+
+def test_output_is_checked_before_labels_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused(run("rhd", tmp_path / "nowhere", tmp_path / "file" / "o.h5"), "cannot be written", "choose another output")
+
+
+def test_poses_and_unknown_sides_of_a_json(coco: Path, tmp_path: Path) -> None:
+    def change(content: Any) -> None:
+        for item in content["annotations"]:
+            item["pose_id"] = item["id"] % 2
+            item.pop("handedness", None)
+
+    edit(coco / "annotations.json", change)
+    done = run("coco", coco, tmp_path / "o.h5")
+    assert "do not say which hand it is" in done.stderr and "6 hands of unknown side stored as right" in done.stderr
+    data = HandDataset(tmp_path / "o.h5")
+    assert set(data.read("handedness")) == {1}
+    assert (data.read("pose_id")[::2] == data.read("pose_id")[0]).all() and len(set(data.read("pose_id"))) == 2
+    refused(run("coco", coco, tmp_path / "r.h5", "--hands", "right"), "no hand came through")
+
+
 def test_official_parts_alone(tmp_path: Path) -> None:
     truths = threed.write_rhd(tmp_path / "s")
     for name, code in (("train", 0), ("test", 2)):

@@ -4,11 +4,11 @@ SRC is the JSON file, or a folder with one or more of them in it or in `annotati
 JSON, in `images`, in folders named like the JSON's part (`train2017`), and the same one level up.
 
 Beyond COCO's own fields these are read where they are there: `images[].K` (3 x 3 intrinsics, px) with
-`annotations[].keypoints_3d` (21 x 3, metres, camera frame, x right, y down, z forward; in the keypoints' order), the
-side (`handedness`, `hand_side`, `hand_type` or `side`: left or right; `is_left`; or a category named so),
-`images[].split`, and what must stay together (`group`, `subject`, `sequence`, `seq_name` or `video_id` of the image).
-Without them the part is told by the file's name (train, val, test), else it is train; a group is one image; a side
-that nobody names is stored as right.
+`annotations[].keypoints_3d` (21 x 3, metres, camera frame, x right, y down, z forward; in the keypoints' order),
+`annotations[].pose_id` (shared by images that differ only in looks), the side (`handedness`, `hand_side`, `hand_type`
+or `side`: left or right; `is_left`; or a category named so), `images[].split`, and what must stay together (`group`,
+`subject`, `sequence`, `seq_name` or `video_id` of the image). Without them the part is told by the file's name
+(train, val, test), else it is train; a group is one image; a side that nobody names is stored as right.
 """
 
 import itertools
@@ -66,6 +66,8 @@ class _Label:
     points: NDArray[np.float64]
     """(21, 3) x, y, v."""
     points_3d: NDArray[np.float64] | None
+    pose: str
+    """Names the pose."""
 
 
 class _Coco:
@@ -110,7 +112,7 @@ class _Coco:
                 name=label.name,
                 image=load,
                 image_key=image.key,
-                pose_key=label.name,
+                pose_key=label.pose,
                 side=label.side,
                 visibility=_visibility(label.points[:, 2]),
                 keypoints_2d=label.points[:, :2],
@@ -197,7 +199,8 @@ def _label(item: Mapping[str, Any], category: tuple[NDArray[np.intp], int | None
     if side is None and "is_left" in item:
         side = LEFT if item["is_left"] else RIGHT
     assert points.shape == (N_JOINTS, 3)
-    return _Label(where, side, points, points_3d)
+    pose = f"pose {item['pose_id']}" if "pose_id" in item else where
+    return _Label(where, side, points, points_3d, pose)
 
 
 def _image(item: Mapping[str, Any], file: Path, folder: Path, split: int) -> _Image:

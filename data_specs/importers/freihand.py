@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.importers.files import find_root, json_items, numbers, photo, plane
 from handaug.data_specs.importers.options import ImportOptions
-from handaug.data_specs.importers.records import DamagedError, Hand, Pixels, Unit, all_visible
+from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Pixels, Unit, all_visible
 from handaug.data_specs.schema import RIGHT, TEST, TRAIN
 
 __all__ = ["open_source"]
@@ -24,6 +24,7 @@ __all__ = ["open_source"]
 _PARTS = {"training": TRAIN, "evaluation": TEST}
 _VERSIONS = ("gs", "hom", "sample", "auto")
 _SIZE = (224, 224)
+"""Of the dataset itself; others write its layout at sizes of their own, which the first image tells."""
 
 
 def open_source(path: Path, options: ImportOptions) -> "_FreiHand":
@@ -36,6 +37,7 @@ class _FreiHand:
     def __init__(self, root: Path, *, masks: bool) -> None:
         self._root = root
         self._masks = masks
+        self._size = _size(root)
         self.fields = ("keypoints_3d", "camera", *(("mask",) if masks else ()))
         self._labels: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         self._units: list[tuple[str, int, int]] = []
@@ -74,7 +76,7 @@ class _FreiHand:
         image = self._root / part / "rgb" / f"{number:08d}.jpg"
         yield Hand(
             name=str(image),
-            image=photo(image, _SIZE),
+            image=photo(image, self._size),
             image_key=f"{part}/{number}",
             pose_key=f"{part}/{sample}",
             side=RIGHT,
@@ -82,7 +84,7 @@ class _FreiHand:
             keypoints_3d=points[sample],
             camera=cameras[sample],
             mask=self._mask(sample) if self._masks else None,
-            size=_SIZE,
+            size=self._size,
         )
 
     def _mask(self, sample: int) -> Pixels:
@@ -90,6 +92,17 @@ class _FreiHand:
 
 
 _COLUMNS = (("K", 3), ("xyz", 21))
+
+
+def _size(root: Path) -> tuple[int, int]:
+    """Width and height of the first image that can be read."""
+    for part in _PARTS:
+        try:
+            height, width = photo(root / part / "rgb" / f"{0:08d}.jpg")().shape[:2]
+        except (MissingError, DamagedError):
+            continue  # met again in its turn, and named
+        return width, height
+    return _SIZE
 
 
 def _read(file: Path, rows: int) -> NDArray[np.float64]:

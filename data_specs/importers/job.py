@@ -25,7 +25,7 @@ from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Pixels, Source, Unit, stable_id
 from handaug.data_specs.importers.registry import Format, open_source
 from handaug.data_specs.importers.splits import Splitter
-from handaug.data_specs.partial import PartialOutput
+from handaug.data_specs.partial import PartialOutput, claim_output
 from handaug.data_specs.progress import SILENT, Advance, Progress
 from handaug.data_specs.reader import open_file
 from handaug.data_specs.schema import NOT_LABELLED, RIGHT
@@ -81,6 +81,8 @@ def import_dataset(
             cannot be written or holds something else.
         WorkError: The disk is full.
     """
+    if not out.is_file():
+        claim_output(out)  # before the labels are read, which may take minutes
     form, opened = open_source(format_name, source, options)
     splitter = Splitter(opened, options)
     config = {

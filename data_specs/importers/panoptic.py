@@ -75,9 +75,11 @@ class _Panoptic:
             side, image_key = None, f"{name}/{item[0]}"
         else:
             labels = read_json(file)
+            synthetic = self._root / "hand_labels_synth"  # not all releases of it name the side
             image = file.with_suffix(".jpg")
             points = numbers(entry(labels, "hand_pts", file), (21, 3), file, "hand_pts")
-            side = LEFT if entry(labels, "is_left", file) else RIGHT
+            said = labels.get("is_left") if file.is_relative_to(synthetic) else entry(labels, "is_left", file)
+            side = None if said is None else LEFT if said else RIGHT
             image_key = re.sub(r"_[lr]$", "", name)
         yield Hand(
             name=str(image),

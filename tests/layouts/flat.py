@@ -100,6 +100,10 @@ def write_panoptic(root: Path) -> list[Truth]:
     save(file.with_suffix(".jpg"), picture([(LEFT, pixels[LEFT])], SIZE))
     file.write_text(json.dumps({"hand_pts": np.insert(pixels[LEFT], 2, 1, 1).tolist(), "is_left": 1}))
     truths.append(Truth(LEFT, TRAIN, "synth", pixels[LEFT], "synth"))
+    other = file.with_name("0002.json")
+    save(other.with_suffix(".jpg"), picture([(RIGHT, pixels[RIGHT])], SIZE))
+    other.write_text(json.dumps({"hand_pts": np.insert(pixels[RIGHT], 2, 1, 1).tolist()}))
+    truths.append(Truth(RIGHT, TRAIN, "synth 2", pixels[RIGHT], "synth 2"))
     return truths
 
 
