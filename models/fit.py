@@ -20,9 +20,13 @@ from handaug.models.fabric import one_device
 __all__ = ["Batch", "FitResult", "fit_estimator", "predict_keypoints"]
 
 
-Batch = tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, Tensor]
-"""Images (N, C, H, W), uint8 or float in [0, 1]; keypoints (N, 21, 2) pixels; visibility (N, 21), 0 not labelled;
-and, if it has four parts, the weight of each sample (N,)."""
+Batch = (
+    tuple[Tensor, Tensor, Tensor]
+    | tuple[Tensor, Tensor, Tensor, Tensor]
+    | tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+)
+"""Images (N, C, H, W), uint8 or float in [0, 1]; keypoints (N, 21, 2) pixels; visibility (N, 21), 0 not labelled; the
+weight of each sample (N,), if it has four parts; root-relative 3D (N, 21, 3) metres, if it has five."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
+from torchvision.models import resnet18
 from toy import toy_arrays
 
 from handaug.data_specs.errors import InputError, WorkError
@@ -15,17 +17,28 @@ from handaug.models.estimators import (
     Estimator,
     build_estimator,
     estimator_names,
+    load_backbone,
     load_estimator,
     register_estimator,
     save_estimator,
 )
+from handaug.models.estimators.predict import predict
+from handaug.models.estimators.resnet import _peaks
 from handaug.models.fit import Batch, fit_estimator, predict_keypoints
+from handaug.models.heatmaps import render_heatmaps
 
 SIZE = (32, 48)
 """Not square, so that a swap of x and y shows."""
 
-LEARNING: dict[str, dict[str, Any]] = {"heatmap": {"width": 16, "sigma": 4.0}, "unet": {"width": 16}}
+LEARNING: dict[str, dict[str, Any]] = {
+    "heatmap": {"width": 16, "sigma": 4.0},
+    "resnet18": {"width": 32, "sigma": 4.0},
+    "unet": {"width": 16},
+}
 """Settings for the toy set; a newly registered estimator is tested with its own defaults."""
+
+STEPS = {"heatmap": 300, "resnet18": 80}
+"""Steps for the toy set where 150 are too few or take too long."""
 
 
 def _build(name: str, size: tuple[int, int] = SIZE, channels: int = 1, **settings: Any) -> Estimator:
@@ -41,11 +54,13 @@ def _labels(count: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_names_are_unique_and_unknown_ones_explained() -> None:
-    assert {"heatmap", "unet"} <= set(estimator_names())
+    assert {"heatmap", "unet", "compact", "compact-3d", "resnet18", "resnet50", "simcc"} == set(estimator_names())
     with pytest.raises(ValueError, match="registered already"):
         register_estimator("unet")(type("Other", (Estimator,), {}))
-    with pytest.raises(InputError, match="--estimator nothing: choose one of heatmap, unet"):
+    with pytest.raises(InputError, match="--estimator nothing: choose one of compact, compact-3d, heatmap"):
         build_estimator("nothing", size=SIZE, channels=1)
+    with pytest.raises(InputError, match="unexpected keyword argument 'depth'"):
+        build_estimator("unet", size=SIZE, channels=1, depth=3)
 
 
 @pytest.mark.parametrize("name", estimator_names())
@@ -55,7 +70,8 @@ def test_shapes_and_finite_gradients_for_every_parameter(name: str) -> None:
     output = estimator(images.expand(-1, 3, -1, -1))
     places = estimator.keypoints(output)
     assert places.shape == (3, 21, 2) and torch.isfinite(places).all()
-    torch.autograd.backward(estimator.loss(output, keypoints, visibility))
+    extra = {"keypoints_3d": torch.rand(3, 21, 3)} if estimator.dimensions == 3 else {}
+    torch.autograd.backward(estimator.loss(output, keypoints, visibility, **extra))
     for parameter in estimator.parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
 
@@ -70,10 +86,14 @@ def test_missing_labels_and_weightless_samples_change_nothing(name: str) -> None
     keypoints[0, 3] = float("nan")
     keypoints[1] = 1e6
     assert estimator.loss(output, keypoints, visibility).item() == pytest.approx(one.item(), rel=1e-6)
-    (gradient,) = torch.autograd.grad(estimator.loss(output, keypoints, visibility), output)
-    assert torch.isfinite(gradient).all() and not gradient[1].any() and not gradient[0, 3].any() and gradient[2].any()
+    outputs = output if isinstance(output, tuple) else (output,)
+    used = outputs[:1] if estimator.dimensions == 3 else outputs  # without 3D labels the 3D part learns nothing
+    for gradient in torch.autograd.grad(estimator.loss(output, keypoints, visibility), used, retain_graph=True):
+        assert torch.isfinite(gradient).all() and not gradient[1].any() and not gradient[0, 3].any()
+        assert gradient[2].any()
     weighted = estimator.loss(output, keypoints, visibility, torch.tensor([1.0, 1.0, 0.0]))
-    assert weighted.item() == pytest.approx(estimator.loss(output[:1], keypoints[:1], visibility[:1]).item(), rel=1e-5)
+    first = tuple(part[:1] for part in outputs) if isinstance(output, tuple) else output[:1]
+    assert weighted.item() == pytest.approx(estimator.loss(first, keypoints[:1], visibility[:1]).item(), rel=1e-5)
     assert estimator.loss(output, keypoints, torch.zeros_like(visibility)).item() == 0.0
 
 
@@ -93,21 +113,78 @@ def test_sizes_that_do_not_halve_are_refused(name: str) -> None:
         build_estimator(name, size=(40, 32), channels=1)
 
 
-@pytest.mark.parametrize("name", estimator_names())
+@pytest.mark.parametrize("name", [name for name in estimator_names() if name != "resnet50"])  # resnet18's head, slower
 def test_it_learns_a_toy_set(name: str) -> None:
     """Four hands of 32 pixels by heart, to 1.5 px on average; with all-zero heatmaps the error would be over 10 px."""
     rows = toy_arrays(4, per_pose=1, size=32)
     images = torch.from_numpy(rows["images"]).permute(0, 3, 1, 2)
-    batch = (images, torch.from_numpy(rows["keypoints_2d"]), torch.from_numpy(rows["visibility"]))
+    batch: Batch = (images, torch.from_numpy(rows["keypoints_2d"]), torch.from_numpy(rows["visibility"]))
     estimator = _build(name, (32, 32), **LEARNING.get(name, {}))
 
     def error(model: Estimator) -> float:
         return float((predict_keypoints(model, images) - batch[1]).norm(dim=-1).mean())
 
-    steps = 300 if name == "heatmap" else 150
+    steps = STEPS.get(name, 150)
     result = fit_estimator(estimator, _forever(batch), steps=steps, lr=2e-3, checkpoints=3, validate=error)
     assert min(result.validation) < 1.5
     assert result.losses[-1] < result.losses[0]
+
+
+def test_3d_is_learned_relative_to_the_wrist() -> None:
+    """Random places of a hand's size by heart: to 10 mm from some 40 mm, wherever the wrist was."""
+    torch.manual_seed(0)
+    rows = toy_arrays(4, per_pose=1, size=32)
+    images = torch.from_numpy(rows["images"]).permute(0, 3, 1, 2)
+    places = (torch.rand(4, 21, 3, generator=torch.Generator().manual_seed(1)) - 0.5) * 0.1
+    places -= places[:, :1]
+    places[3, 5] = torch.nan
+    points, visibility = torch.from_numpy(rows["keypoints_2d"]), torch.from_numpy(rows["visibility"])
+    estimator = _build("compact-3d", (32, 32))
+    batch: Batch = (images, points, visibility, torch.ones(4), places)
+    fit_estimator(estimator, _forever(batch), steps=150, lr=2e-3, checkpoints=1, validate=None)
+    found = torch.from_numpy(predict(estimator, rows["images"]).keypoints_3d)
+    assert not found[:, 0].any()
+    assert (found - places).norm(dim=-1).nanmean() < 0.01 < 0.035 < places.norm(dim=-1).nanmean()
+    with pytest.raises(NotImplementedError):
+        _build("compact").keypoints_3d(None)
+
+
+def test_backbones_come_from_a_file_and_from_nowhere_else(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    donor = resnet18(weights=None)
+    torch.save(donor.state_dict(), tmp_path / "resnet18.pth")
+    safetensors.torch.save_file(donor.state_dict(), tmp_path / "resnet18.safetensors")
+    for suffix in ("pth", "safetensors"):
+        estimator = _build("resnet18", channels=3, width=4)
+        load_backbone(estimator, tmp_path / f"resnet18.{suffix}")
+        assert torch.equal(estimator.backbone.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
+    # Features of our forward pass are those of torchvision's own network on an image of its own size.
+    large = build_estimator("resnet18", size=(128, 160), channels=3, width=4).eval()
+    load_backbone(large, tmp_path / "resnet18.pth")
+    images = torch.rand(1, 3, 128, 160)
+    donor.eval()
+    trunk = torch.nn.Sequential(*list(donor.children())[:-2])
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    wanted = trunk((images - mean[:, None, None]) / std[:, None, None])
+    maps = large.maps(large.deconvolutions(wanted))
+    assert torch.allclose(large(images), maps, atol=1e-5) and maps.shape[-2:] == (32, 40)
+    bad = {"none.pth": "no such file", "text.pth": "no state dict", "other.pth": "another network"}
+    (tmp_path / "text.pth").write_text("not weights")
+    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    for name, says in bad.items():
+        with pytest.raises(InputError, match=says):
+            load_backbone(large, tmp_path / name)
+    with pytest.raises(InputError, match="has no ResNet"):
+        load_backbone(_build("unet", width=4), tmp_path / "resnet18.pth")
+
+
+@pytest.mark.parametrize(("stride", "sigma"), [(2, 2.0), (4, 4.0), (4, 2.0)])
+def test_peaks_of_gaussians_are_read_exactly_up_to_the_frame(stride: int, sigma: float) -> None:
+    places = torch.rand(50, 1, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([63.0, 47.0])
+    maps = 0.3 * render_heatmaps(places, (48, 64), sigma, stride)
+    outer = (places < stride / 2 - 0.5) | (places > torch.tensor([63.0, 47.0]) - stride / 2 + 0.5)
+    error = (_peaks(maps, stride) - places).abs()
+    assert error[~outer].max() < 0.02 * stride and error.max() <= stride
 
 
 def _forever(batch: Batch) -> Iterator[Batch]:

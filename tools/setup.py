@@ -123,7 +123,7 @@ def main() -> None:
     has_bpy = subprocess.run([PYTHON, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"]).returncode == 0
     if not has_bpy:
         say("Blender's package exists for Python 3.11 only: installing without `render`; all else works.")
-    install("render,cluster,dev" if has_bpy else "cluster,dev")
+    install("render,cluster,onnx,dev" if has_bpy else "cluster,onnx,dev")
     check_libraries()
     STAMP.touch()
     say(f"done in {time.monotonic() - started_at:.0f} s; .venv/bin/handaug is the program.")

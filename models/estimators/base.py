@@ -1,7 +1,8 @@
 """What every pose estimator is, the registry, and their checkpoints.
 
 An estimator takes images and gives its own kind of output; `keypoints` reads places from that output and `loss`
-compares it with labels. Joints with visibility 0 or NaN coordinates take no part in any loss.
+compares it with labels. Joints with visibility 0 or NaN coordinates take no part in any loss. Estimators from outside
+(`handaug.models.estimators.plugins`) follow the same protocol, written down in `docs/estimators.md`.
 """
 
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.schema import HIDDEN
 from handaug.models.checkpoint import load_model, load_weights, save_model
+from handaug.models.estimators.plugins import build_outside, entry_point_names, is_factory
 
 __all__ = [
     "KIND",
@@ -32,7 +34,7 @@ KIND = "estimator"
 
 
 class Estimator(nn.Module, ABC):
-    """A 2D pose estimator.
+    """A pose estimator; 2D always, and root-relative 3D where `dimensions` is 3.
 
     Args:
         size: Image height and width in pixels.
@@ -42,6 +44,11 @@ class Estimator(nn.Module, ABC):
 
     name: str
     """Its name in the registry."""
+    dimensions: int = 2
+    """2, or 3 where it also estimates root-relative 3D: then `loss` gets `keypoints_3d` and the method of that name
+    exists."""
+    readout_in_graph: bool = True
+    """Whether `keypoints` can be part of an exported graph; otherwise the export ends with the output of `forward`."""
 
     def __init__(self, size: tuple[int, int], channels: int, **settings: Any) -> None:
         super().__init__()
@@ -54,7 +61,14 @@ class Estimator(nn.Module, ABC):
         """Images (N, C, H, W) float in [0, 1] -> output for `loss` and `keypoints`."""
 
     @abstractmethod
-    def loss(self, output: Any, keypoints: Tensor, visibility: Tensor, weights: Tensor | None = None) -> Tensor:
+    def loss(
+        self,
+        output: Any,
+        keypoints: Tensor,
+        visibility: Tensor,
+        weights: Tensor | None = None,
+        keypoints_3d: Tensor | None = None,
+    ) -> Tensor:
         """Compare output with labels.
 
         Args:
@@ -62,6 +76,7 @@ class Estimator(nn.Module, ABC):
             keypoints: (N, 21, 2) pixels; anything, NaN too, where visibility is 0.
             visibility: (N, 21), 0 not labelled.
             weights: (N,) weight of each sample, all 1 by default.
+            keypoints_3d: (N, 21, 3) metres, camera frame, relative to the wrist; given where `dimensions` is 3.
 
         Returns:
             Scalar; 0 without any labelled joint.
@@ -70,6 +85,10 @@ class Estimator(nn.Module, ABC):
     @abstractmethod
     def keypoints(self, output: Any) -> Tensor:
         """Output -> places (N, 21, 2) float32 in pixels."""
+
+    def keypoints_3d(self, output: Any) -> Tensor:
+        """Output -> places (N, 21, 3) float32 in metres, camera frame, relative to the wrist; `dimensions` 3 only."""
+        raise NotImplementedError(f"{type(self).__name__} estimates 2D only")
 
 
 _REGISTRY: dict[str, Callable[..., Estimator]] = {}
@@ -93,7 +112,7 @@ def register_estimator(name: str) -> Callable[[type[Estimator]], type[Estimator]
 
 
 def estimator_names() -> tuple[str, ...]:
-    """Names of all registered estimators, sorted."""
+    """Names of all registered estimators, sorted; those of installed packages are `plugins.entry_point_names()`."""
     return tuple(sorted(_REGISTRY))
 
 
@@ -101,17 +120,25 @@ def build_estimator(name: str, *, size: tuple[int, int], channels: int, **settin
     """Make an estimator with random weights, drawn from torch's global generator.
 
     Args:
-        name: One of `estimator_names()`.
+        name: One of `estimator_names()`, the name of an entry point, or module:factory.
         size: Image height and width in pixels.
         channels: Image channels, 1 or 3.
-        settings: Further arguments of that estimator.
+        settings: Further arguments of a registered estimator.
 
     Raises:
-        InputError: There is no such estimator, or it cannot take this size.
+        InputError: There is no such estimator, it cannot take this size or setting, or it breaks the protocol.
     """
     if name not in _REGISTRY:
-        raise InputError(f"--estimator {name}: choose one of {', '.join(estimator_names())}")
-    return _REGISTRY[name](size, channels, **settings).to(memory_format=torch.channels_last)
+        outside = build_outside(name, size=size, channels=channels)
+        if outside is None:
+            known = ", ".join((*estimator_names(), *entry_point_names()))
+            raise InputError(f"--estimator {name}: choose one of {known}, or module:factory of your own")
+        return outside.to(memory_format=torch.channels_last)
+    try:
+        estimator = _REGISTRY[name](size, channels, **settings)
+    except TypeError as error:  # an unknown setting
+        raise InputError(f"--estimator {name}: {error}; leave the setting out") from error
+    return estimator.to(memory_format=torch.channels_last)
 
 
 def labelled_joints(keypoints: Tensor, visibility: Tensor, weights: Tensor | None) -> Tensor:
@@ -121,7 +148,10 @@ def labelled_joints(keypoints: Tensor, visibility: Tensor, weights: Tensor | Non
 
 
 def save_estimator(folder: Path, estimator: Estimator, info: Mapping[str, Any]) -> None:
-    """Write an estimator's checkpoint; `info` is JSON-able and comes back from `load_estimator`."""
+    """Write an estimator's checkpoint; `info` is JSON-able and comes back from `load_estimator`.
+
+    One from outside is stored with the name of its factory or entry point, which loading calls again.
+    """
     config = {
         "kind": KIND,
         "estimator": estimator.name,
@@ -133,8 +163,16 @@ def save_estimator(folder: Path, estimator: Estimator, info: Mapping[str, Any]) 
     save_model(folder, estimator.state_dict(), config)
 
 
-def load_estimator(folder: Path | str, device: str = "cpu") -> tuple[Estimator, dict[str, Any]]:
+def load_estimator(
+    folder: Path | str, device: str = "cpu", *, trust: str | None = None
+) -> tuple[Estimator, dict[str, Any]]:
     """Read a checkpoint of `save_estimator`.
+
+    Args:
+        folder: The checkpoint.
+        device: Where to put it.
+        trust: The module:factory that may be imported, where the checkpoint names one. A checkpoint may come from a
+            stranger, so a name in it is never imported on its own word.
 
     Returns:
         The estimator in evaluation mode on `device`, and its info.
@@ -148,10 +186,15 @@ def load_estimator(folder: Path | str, device: str = "cpu") -> tuple[Estimator, 
         size = (int(config["size"][0]), int(config["size"][1]))
         name, channels = str(config["estimator"]), int(config["channels"])
         settings, info = dict(config.get("settings", {})), dict(config.get("info", {}))
-        if name not in _REGISTRY:
-            raise InputError(f"{folder}: holds estimator {name!r}, this handaug knows {', '.join(estimator_names())}")
-        estimator = build_estimator(name, size=size, channels=channels, **settings)
     except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{folder}/config.json: is damaged ({error}); train the estimator again") from error
+    if is_factory(name) and trust != name:
+        raise InputError(f"{folder}: was made by {name}; if you trust that code, give --estimator {name}")
+    if not is_factory(name) and name not in (*_REGISTRY, *entry_point_names()):
+        raise InputError(f"{folder}: holds estimator {name!r}, this handaug knows {', '.join(estimator_names())}")
+    try:
+        estimator = build_estimator(name, size=size, channels=channels, **settings)
+    except (TypeError, ValueError) as error:
         raise InputError(f"{folder}/config.json: is damaged ({error}); train the estimator again") from error
     load_weights(estimator, tensors, folder)
     return estimator.to(device).eval(), info

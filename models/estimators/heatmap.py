@@ -21,6 +21,8 @@ class HeatmapEstimator(Estimator):
         sigma: Of the heatmaps, pixels of a 64 pixel image.
     """
 
+    readout_in_graph = False
+
     def __init__(self, size: tuple[int, int], channels: int, *, width: int = 16, sigma: float = 2.5) -> None:
         super().__init__(size, channels, width=width, sigma=sigma)
         check_size(size, "the heatmap estimator")
@@ -35,7 +37,14 @@ class HeatmapEstimator(Estimator):
         maps: Tensor = self.pose_decoder(self.pose_encoder(self.trunk(images)))
         return maps
 
-    def loss(self, output: Tensor, keypoints: Tensor, visibility: Tensor, weights: Tensor | None = None) -> Tensor:
+    def loss(
+        self,
+        output: Tensor,
+        keypoints: Tensor,
+        visibility: Tensor,
+        weights: Tensor | None = None,
+        keypoints_3d: Tensor | None = None,
+    ) -> Tensor:
         """Eq. 1 of the paper, as `heatmap_l1` scales it."""
         target = render_heatmaps(keypoints, self.size, self.sigma_px)
         return heatmap_l1(output, target, labelled_joints(keypoints, visibility, weights), self.sigma_px)

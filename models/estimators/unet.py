@@ -71,7 +71,14 @@ class UNetEstimator(Estimator):
         logits: Tensor = self.maps(features)
         return logits
 
-    def loss(self, output: Tensor, keypoints: Tensor, visibility: Tensor, weights: Tensor | None = None) -> Tensor:
+    def loss(
+        self,
+        output: Tensor,
+        keypoints: Tensor,
+        visibility: Tensor,
+        weights: Tensor | None = None,
+        keypoints_3d: Tensor | None = None,
+    ) -> Tensor:
         """Mean distance over sigma plus cross-entropy, both over the labelled joints."""
         labelled = labelled_joints(keypoints, visibility, weights)
         places = torch.where(labelled[..., None] > 0, keypoints.float(), torch.zeros_like(keypoints))

@@ -1,0 +1,163 @@
+"""Estimators from outside: found by entry point or by `module:factory`, and tried before anything is trained.
+
+The protocol is `docs/estimators.md`. A factory is called as `factory(size=(H, W), channels=C)` and returns a
+`torch.nn.Module` with the methods of `handaug.models.estimators.Estimator`; it need not derive from that class.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.joints import N_JOINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from handaug.models.estimators.base import Estimator
+
+__all__ = ["ENTRY_POINTS", "build_outside", "entry_point_names", "is_factory"]
+
+ENTRY_POINTS = "handaug.estimators"
+"""Group of the entry points: name = "package.module:factory"."""
+
+_TRIED = 2
+
+
+def is_factory(name: str) -> bool:
+    """Whether `name` is of the form module:factory."""
+    return ":" in name
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def entry_point_names() -> tuple[str, ...]:
+    """Names that installed packages offer, sorted; nothing is imported."""
+    return tuple(sorted(_entry_points()))
+
+
+def build_outside(name: str, *, size: tuple[int, int], channels: int) -> "Estimator | None":
+    """Make and try an estimator from outside.
+
+    Args:
+        name: An entry point's name or module:factory. Modules are looked for in the working directory last.
+        size: Image height and width in pixels.
+        channels: Image channels, 1 or 3.
+
+    Returns:
+        The module with `name`, `size`, `channels` and `settings` set; None where no entry point has this name.
+
+    Raises:
+        InputError: It cannot be imported, the factory raises, or what it returns does not follow the protocol.
+    """
+    flag = f"--estimator {name}"
+    point = _entry_points().get(name)
+    if point is None and not is_factory(name):
+        return None
+    try:
+        with _working_directory():
+            factory: Callable[..., Any] = point.load() if point is not None else _import(name)
+    except Exception as error:  # a module may raise anything while it is imported
+        raise InputError(f"{flag}: cannot be imported ({_short(error)}); give an importable module:factory") from error
+    try:
+        module = factory(size=size, channels=channels)
+    except Exception as error:
+        height, width = size
+        raise InputError(
+            f"{flag}: the factory raised {_short(error)} for size=({height}, {width}), channels={channels}; "
+            "see docs/estimators.md"
+        ) from error
+    missing = [method for method in ("loss", "keypoints") if not callable(getattr(module, method, None))]
+    if missing or not isinstance(module, nn.Module):
+        what = f"lacks {', '.join(missing)}" if missing else "is no torch.nn.Module"
+        raise InputError(f"{flag}: what the factory returns {what}; see docs/estimators.md")
+    estimator = cast("Estimator", module)
+    estimator.name, estimator.size, estimator.channels, estimator.settings = name, size, channels, {}
+    if not hasattr(estimator, "dimensions"):
+        estimator.dimensions = 2
+    try:
+        _try(estimator, flag)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{flag}: raised {_short(error)} on images of zeros; see docs/estimators.md") from error
+    return estimator
+
+
+@contextmanager
+def _working_directory() -> "Iterator[None]":
+    """The working directory as the last place of imports: a script's own folder, as `python -m` has it."""
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _import(name: str) -> Callable[..., Any]:
+    module, _, factory = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), factory)
+    return found
+
+
+def _short(error: Exception) -> str:
+    """Type and first line of an error."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+def _try(estimator: "Estimator", flag: str) -> None:
+    """Two images forward and backward, with one joint that has no label: shapes, numbers and gradients.
+
+    Weights, buffers and torch's global generator stay as they were: arms must start alike.
+    """
+    if not any(parameter.requires_grad for parameter in estimator.parameters()):
+        raise InputError(f"{flag}: has no parameter to train")
+    training = estimator.training
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        estimator.eval()
+        images = torch.rand(_TRIED, estimator.channels, *estimator.size)
+        places = torch.rand(_TRIED, N_JOINTS, 2) * min(estimator.size)
+        visibility = torch.full((_TRIED, N_JOINTS), 2, dtype=torch.uint8)
+        places[0, 0], visibility[0, 0] = torch.nan, 0
+        labels: list[torch.Tensor | None] = [places, visibility]
+        output = estimator(images)
+        if estimator.dimensions == 3:
+            labels += [None, torch.rand(_TRIED, N_JOINTS, 3) * 0.1]
+            _shape(flag, "keypoints_3d", estimator.keypoints_3d(output), (_TRIED, N_JOINTS, 3))
+        _shape(flag, "keypoints", estimator.keypoints(output), (_TRIED, N_JOINTS, 2))
+        loss = estimator.loss(output, *labels)  # type: ignore[arg-type]
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise InputError(f"{flag}: loss must be one number, is {_describe(loss)}")
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"{flag}: the loss is {loss.item()} where a joint has visibility 0 and NaN for a place; leave such "
+                "joints out"
+            )
+        if not loss.requires_grad:
+            raise InputError(f"{flag}: the loss has no gradient; compute it from the output with torch operations")
+        torch.autograd.backward(loss)
+    estimator.zero_grad(set_to_none=True)
+    estimator.train(training)
+
+
+def _shape(flag: str, what: str, found: Any, wanted: tuple[int, ...]) -> None:
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) != wanted:
+        raise InputError(f"{flag}: {what} are {_describe(found)} for {wanted[0]} images, must be {wanted}")
+    if not torch.isfinite(found).all():
+        raise InputError(f"{flag}: {what} hold NaN or infinity; give a finite place for every joint")
+
+
+def _describe(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"

@@ -1,0 +1,78 @@
+"""What a checkpoint has seen: the groups and poses of its training rows, so that it is never tested on them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.writer import replace_atomically
+
+__all__ = ["SEEN", "check_seen", "read_seen", "write_seen"]
+
+SEEN = "seen.safetensors"
+_FIELDS = ("group", "pose_id")
+
+
+def write_seen(folder: Path, learned_from: Iterable[HandDataset], start: Path | None) -> None:
+    """Write what a model saw, beside its weights.
+
+    Args:
+        folder: Of the checkpoint; made if missing.
+        learned_from: Views of the training rows.
+        start: The checkpoint it went on from, whose record is added.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = (read_seen(start) or {}) if start is not None else {}
+    known: dict[str, NDArray[np.int64]] = {}
+    views = list(learned_from)
+    for field in _FIELDS:
+        parts = [data.read(field).astype(np.int64) for data in views if data.has(field)]
+        known[field] = np.unique(np.concatenate([*parts, before.get(field, np.empty(0, np.int64))]))
+    temporary = folder / f"{SEEN}.tmp"
+    safetensors.numpy.save_file(known, temporary)
+    replace_atomically(temporary, folder / SEEN)
+
+
+def read_seen(folder: Path) -> dict[str, NDArray[np.int64]] | None:
+    """Groups and poses that a checkpoint has seen; None where it keeps no record."""
+    path = folder / SEEN
+    if not path.is_file():
+        return None
+    try:
+        known: dict[str, NDArray[np.int64]] = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: is damaged or truncated; train the estimator again") from error
+    return known
+
+
+def check_seen(folder: Path, rows: HandDataset, what: str) -> bool:
+    """Refuse a checkpoint that has seen relatives of `rows`.
+
+    Args:
+        folder: The checkpoint.
+        rows: Rows that shall measure or choose it.
+        what: Their name to the user: "test" or "validation".
+
+    Returns:
+        Whether there was a record to check.
+
+    Raises:
+        InputError: It has seen one of their groups or poses.
+    """
+    known = read_seen(folder)
+    if known is None:
+        return False
+    for field in _FIELDS:
+        if field in known and rows.has(field):
+            shared = np.isin(rows.read(field), known[field])
+            if shared.any():
+                raise InputError(
+                    f"{folder}: was trained on rows that share their {field} with {int(shared.sum())} {what} rows of "
+                    f"{rows.path}; choose a checkpoint that never saw them"
+                )
+    return True
