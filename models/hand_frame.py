@@ -140,11 +140,12 @@ def hand_points(
 
 
 def nearest_rotation(matrices: FloatArray) -> NDArray[np.float64]:
-    """The proper rotation nearest to each (..., 3, 3) matrix (orthogonal Procrustes, det = +1)."""
-    u, _, vt = np.linalg.svd(np.asarray(matrices, np.float64))
+    """The proper rotation nearest to each (..., 3, 3) matrix (Procrustes, det = +1); NaN where it is not finite."""
+    given = np.asarray(matrices, np.float64)
+    finite = np.isfinite(given).all((-2, -1), keepdims=True)
+    u, _, vt = np.linalg.svd(np.where(finite, given, np.eye(3)))
     u[..., -1] *= np.sign(np.linalg.det(u) * np.linalg.det(vt))[..., None]
-    nearest: NDArray[np.float64] = u @ vt
-    return nearest
+    return np.where(finite, u @ vt, np.nan)
 
 
 def rotation_angle(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

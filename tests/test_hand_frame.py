@@ -110,3 +110,5 @@ def test_nearest_rotation_is_proper_and_leaves_rotations_alone() -> None:
     assert np.allclose(nearest_rotation(noisy), Rotation.from_matrix(noisy).as_matrix(), atol=1e-9)
     mirrored = nearest_rotation(rotations @ np.diag([1.0, 1, -1]))
     assert np.allclose(np.linalg.det(mirrored), 1)
+    broken = nearest_rotation(np.stack([rotations[0], np.full((3, 3), np.inf)]))
+    assert np.allclose(broken[0], rotations[0]) and np.isnan(broken[1]).all()

@@ -109,8 +109,8 @@ class Estimates:
         out = {}
         for name, distance in self.distances.items():
             finite = distance[np.isfinite(distance)]
-            out[f"{name}_epe_mean_mm"] = float(finite.mean())
-            out[f"{name}_epe_median_mm"] = float(np.median(finite))
+            out[f"{name}_epe_mean_mm"] = float(finite.mean()) if finite.size else float("nan")
+            out[f"{name}_epe_median_mm"] = float(np.median(finite)) if finite.size else float("nan")
             out[f"{name}_auc_0_50_mm"] = area_under_pck(distance, MM_GRID)
             out[f"{name}_auc_20_50_mm"] = area_under_pck(distance, MM_FAR_GRID)
         if self.viewpoint_degrees is not None:

@@ -153,7 +153,7 @@ def _setup(
     for stage in STAGES:
         weights = [p for module in model.learners(stage) for p in module.parameters()]
         if stage == "embed" or (config.method != "cross-modal" and (stage == "disentangle" or config.z_u)):
-            optimisers[stage] = torch.optim.Adam(weights, lr=config.learning_rate)
+            optimisers[stage] = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
     if rows.images.nbytes <= _RESIDENT_BYTES:
         rows.images = rows.images.to(fabric.device)
     job = _Job(
