@@ -112,13 +112,13 @@ def test_mask_follows_the_image_and_keeps_its_values() -> None:
     np.testing.assert_array_equal(row["mask"] > 0, row["images"][..., 0] >= 120)
 
 
-def test_shrinking_averages_and_does_not_alias() -> None:
-    stripes = np.zeros((240, 240, 3), np.uint8)
-    stripes[:, ::2] = 200
+def test_shrinking_averages_and_passes_no_pixel_over() -> None:
+    image = np.zeros((240, 240, 3), np.uint8)
+    image[:, ::4] = 200  # interpolation at every fourth pixel would see all of it, or nothing
     pixels = np.tile([[20.0, 20.0], [220.0, 220.0], [120.0, 120.0]], (7, 1))
     for crop in ("square", "none"):
-        shrunk = cut(hand_of(pixels), stripes, crop=crop, size=60, margin=0)["images"]
-        assert (abs(shrunk[2:-2, 2:-2].astype(int) - 100) <= 16).all()
+        shrunk = cut(hand_of(pixels), image, crop=crop, size=60, margin=0)["images"][2:-2, 2:-2].astype(int)
+        assert abs(shrunk.mean() - 50) < 2 and shrunk.max() < 80
 
 
 def test_grey_is_luminance() -> None:

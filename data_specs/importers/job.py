@@ -33,7 +33,7 @@ from handaug.data_specs.writer import DatasetWriter
 
 __all__ = ["import_dataset"]
 
-SHARD_UNITS = 2048
+SHARD_UNITS = 512
 _BLOCK_ROWS = 64
 _SAMPLE_UNITS = 64
 _AHEAD = 4
