@@ -1,9 +1,11 @@
 """Pickles of strangers: everything the datasets hold comes through, and nothing else is ever called."""
 
+import base64
 import io
 import os
 import pickle
 import struct
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,31 @@ def python2_pickle() -> bytes:
         b"T" + struct.pack("<i", len(raw)) + raw + b"tb"
     )
     return b"\x80\x02}(K\x07}U\x01K" + array + b"sU\x07objNameU\x02a\xffu."
+
+
+FROM_PYTHON_2 = {
+    0: (
+        "eJylkE9rhDAUxO/zRZJLJVFrt1DYsxQs1OtCSdTILv4JSYQV+uH71rWwFjwVMofkTZjfG15biZJdxvMQPIONUQ1Tb+eoGl0T9VMXzso5NePLNd"
+        "U4+OCmKsAm4Hcfhvo+tyl4LhBKphnCp32mqwQPq60Os21gM/CSfRwYyEpj8r2QLyGCb4aiKPIniUVZgqBzIcA7e0ChgvYlM2yPzleqUw72Fbxd"
+        "Mkz6kCHFGvK2DSFcXbLTVYhfHRd2KUFpo74Uqm+oFBnTX3W6GnO7JPA5UVNxKT2/M7TURvtnfbnun8egE1aox8Vltg91W3wLtpURx/3hf2WWFr"
+        "T30Q+iXZVM"
+    ),
+    2: (
+        "eJx1j81qwkAUhWcm1rTTH32ELtNNVi5cFLLvhSkIdykyGSNRTOKdTBaBCt3U4tv6BnaIllLQs7ibc/j47qfYEo+wv6qWpatJmLIpNm1sKpvFRb"
+        "N2S22tbuXMZqYqa2cb4yQFp5Us56eWesC+kKffE7qJgL+c67lrN5mkPor3MTDgvg4jCJB/KKXejj7dgcSl+yndKu1S5IsrBrXRa20l3eWetxid"
+        "ebLjvf7nMc/pMcaS3YTuMazSldJFRg8o9JEeIdzSE3LIg/xPe+C1QYDYdfRf2+EV+h6fWZdDwi7m4F+qm/gH01Vy7A=="
+    ),
+}
+"""cPickle.dumps({7: {'K': np.eye(2)}, 'objName': 'a\\xff', 'joints': np.array(None), 'f': np.float32(0.5)}, protocol),
+written by Python 2.7.18 with NumPy 1.16.6, zlib and base64."""
+
+
+@pytest.mark.parametrize("protocol", FROM_PYTHON_2)
+def test_what_python_2_itself_wrote(tmp_path: Path, protocol: int) -> None:
+    found = load_pickle(saved(tmp_path, zlib.decompress(base64.b64decode(FROM_PYTHON_2[protocol]))))
+    assert isinstance(found, dict)
+    assert found.pop("joints")[()] is None
+    assert same(found, {7: {"K": np.eye(2)}, "objName": "a\xff", "f": np.float32(0.5)})
 
 
 def test_python_2_pickles(tmp_path: Path) -> None:
