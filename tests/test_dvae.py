@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from rows import random_rows, write_rows
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
@@ -296,9 +297,22 @@ def test_placement_puts_the_pose_where_the_keypoints_are(data: Path) -> None:
     view = HandDataset(data)
     poses = read_poses(view, "wrist")
     found = place_pixels(poses.pose3d, poses.placement, view.size).numpy()
-    # Toy hands are flat, so the scaled orthographic camera is exact for them.
     assert np.abs(found - view.read("keypoints_2d")).max() < 1e-3
     assert bool(poses.placed.all())
+
+
+def test_placement_is_exact_for_a_camera_at_the_centre(tmp_path: Path) -> None:
+    """Near hands of real depth, some with half of their 2D labels missing."""
+    rows = random_rows(40, size=SIZE)
+    rows["keypoints_2d"][::3, 10:] = np.nan
+    rows["visibility"][::3, 10:] = 0
+    poses = read_poses(HandDataset(write_rows(tmp_path / "rows.h5", rows)), "wrist")
+    assert bool(poses.placed.all())
+    found = place_pixels(poses.pose3d, poses.placement, (SIZE, SIZE)).numpy()
+    error = np.abs(found - rows["keypoints_2d"])
+    assert np.nanmax(error) < 2e-2
+    depth = rows["keypoints_3d"][:, 0, 2]
+    assert np.allclose(poses.placement[:, 3].numpy() * 0.1, poses.scale.numpy() / depth, rtol=1e-2)
 
 
 def weak_rows(data: Path, supervision: str) -> TrainRows:

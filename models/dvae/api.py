@@ -156,7 +156,7 @@ class Dvae:
             placement = vectors["placement"]
         else:
             raise InputError(f"--checkpoint: this {self.method} run does not decode where the hand lies in the image")
-        return place_pixels(self.pose3d(vectors, placement[:, 3]), placement, self.size)
+        return place_pixels(self.pose3d(vectors, placement[:, -1]), placement, self.size)
 
     @property
     def _pose_dims(self) -> int:

@@ -1,9 +1,9 @@
 """Rows for the dVAE: pose labels in parts, tag images, motions of the picture, and batches.
 
 Placement. Root-relative pose does not say where in the crop the hand lies, and nothing else would: an image decoder
-that must guess it blurs, and a content code would carry it. It is given to the pose factor: `placed_pose` is 3DPose and
-the scaled orthographic projection that fits the row's own 2D keypoints best, with the side. Crops stay as they are, so
-the label of a decoded image is the label of its pose row.
+that must guess it blurs, and a content code would carry it. It is given to the pose factor: `placed_pose` is 3DPose,
+the perspective projection that fits the row's own 2D keypoints, and the side. Crops stay as they are, so the label of
+a decoded image is the label of its pose row.
 
 Tags. The tag image of a row is another row with the same `appearance_id` and another `pose_id`, drawn anew at each use;
 never the row itself, which would hand the pose to the content code.
@@ -28,8 +28,14 @@ from handaug.models.hand_frame import hand_frame, with_root
 
 __all__ = ["Poses", "Tags", "TrainRows", "move_images", "place_pixels", "read_poses", "read_train_rows", "to_network"]
 
-_SCALE_UNIT = 0.1
-"""Placement holds ln(pixels per s / (0.1 * shorter side)): about 0 for a hand that fills two thirds of the crop."""
+_SCALE_UNIT = 0.2
+"""Half image sides per s of a hand that fills two thirds of the crop."""
+
+_DEPTH_UNIT = 0.1
+"""s / depth of a root about 36 cm away."""
+
+_NEAREST = 0.1
+"""No joint may come nearer to the camera than this share of the root's depth."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Poses:
     viewpoint: Tensor
     """(N, 9)."""
     placement: Tensor
-    """(N, 4)."""
+    """(N, 5): see `modalities`."""
     scale: Tensor
     """(N,) s in metres, given at test."""
     known: Tensor
@@ -57,7 +63,7 @@ class Poses:
     @property
     def side(self) -> Tensor:
         """(N,) -1 left, 1 right."""
-        return self.placement[:, 3]
+        return self.placement[:, 4]
 
     def select(self, rows: Tensor) -> "Poses":
         """Those rows."""
@@ -85,7 +91,7 @@ class Poses:
         viewpoint = motion @ self.viewpoint.view(-1, 3, 3)
         viewpoint = viewpoint * torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], 1)[:, None]
         place = (motion[:, :2, :2] @ self.placement[:, :2, None])[..., 0]
-        placement = torch.cat([place, self.placement[:, 2:3], self.placement[:, 3:] * sign[:, None]], 1)
+        placement = torch.cat([place, self.placement[:, 2:4], self.placement[:, 4:] * sign[:, None]], 1)
         return dataclasses.replace(self, pose3d=pose3d.flatten(1), viewpoint=viewpoint.flatten(1), placement=placement)
 
     def vector(self, name: str) -> Tensor:
@@ -120,7 +126,7 @@ def read_poses(data: HandDataset, root: str, index: NDArray[np.int64] | None = N
     side = data.read("handedness", index).astype(np.int64)
     frame = hand_frame(data.read("keypoints_3d", index), side, root)
     places = with_root(data.read("keypoints_2d", index), root)
-    placement, fits = _fit_placement(frame.pose3d[..., :2], places, data.size)
+    placement, fits = _fit_placement(frame.pose3d, places, data.size)
     sign = np.where(side == RIGHT, 1.0, -1.0)
     numbers = {
         "pose3d": frame.pose3d.reshape(-1, 63),
@@ -136,21 +142,25 @@ def read_poses(data: HandDataset, root: str, index: NDArray[np.int64] | None = N
 def _fit_placement(
     pose: NDArray[np.float64], places: NDArray[np.float64], size: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Least squares of k * pose + t to the labelled 2D joints: (N, 3) x, y, ln scale, and which rows have them."""
-    labelled = np.isfinite(places).all(-1).astype(np.float64)[..., None]
-    count = np.maximum(labelled.sum(1), 1.0)
-    places = np.where(labelled > 0, places, 0.0)
-    pose_mean, place_mean = (pose * labelled).sum(1) / count, (places * labelled).sum(1) / count
-    a, b = (pose - pose_mean[:, None]) * labelled, (places - place_mean[:, None]) * labelled
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = (a * b).sum((1, 2)) / (a * a).sum((1, 2))
-    fits = (labelled.sum((1, 2)) >= 3) & np.isfinite(scale) & (scale > 0)
-    scale = np.where(fits, scale, 1.0)
-    shift = place_mean - scale[:, None] * pose_mean
-    height, width = size
-    half = min(size) / 2
-    centred = (shift - np.array([(width - 1) / 2, (height - 1) / 2])) / half
-    out = np.concatenate([centred, np.log(scale / (_SCALE_UNIT * min(size)))[:, None]], 1)
+    """Fit u = (k p_xy + t) / (1 + q p_z) to the labelled 2D joints, u in half sides from the image's centre.
+
+    Times the denominator it is linear in k, t and q. For a camera that looks at the image's centre it is exact with
+    q = s / depth of the root; for others it is the nearest of its kind.
+
+    Returns:
+        (N, 4): t, ln(k / `_SCALE_UNIT`), q / `_DEPTH_UNIT`; and (N,) which rows have enough labels.
+    """
+    labelled = np.isfinite(places).all(-1)
+    centre = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
+    u = np.where(labelled[..., None], (np.nan_to_num(places) - centre) / (min(size) / 2), 0.0)
+    one, zero = np.ones(labelled.shape), np.zeros(labelled.shape)
+    across = np.stack([pose[..., 0], one, zero, -pose[..., 2] * u[..., 0]], -1)
+    down = np.stack([pose[..., 1], zero, one, -pose[..., 2] * u[..., 1]], -1)
+    design = np.where(labelled[:, :, None, None], np.stack([across, down], 2), 0.0).reshape(len(u), -1, 4)
+    normal = np.einsum("nij,nik->njk", design, design) + 1e-9 * np.eye(4)  # flat hands leave q open: 0
+    k, tx, ty, q = np.linalg.solve(normal, np.einsum("nij,ni->nj", design, u.reshape(len(u), -1))[..., None])[..., 0].T
+    fits = (labelled.sum(1) >= 3) & (k > 0) & (1 + q[:, None] * pose[..., 2] > _NEAREST).all(1)
+    out = np.stack([tx, ty, np.log(np.where(fits, k, 1.0) / _SCALE_UNIT), q / _DEPTH_UNIT], 1)
     return np.where(fits[:, None], out, 0.0), fits
 
 
@@ -159,17 +169,17 @@ def place_pixels(pose3d: Tensor, placement: Tensor, size: tuple[int, int]) -> Te
 
     Args:
         pose3d: (N, 63).
-        placement: (N, 4).
+        placement: (N, 5).
         size: Image height and width in pixels.
 
     Returns:
         (N, 21, 2) pixels.
     """
-    shorter = min(size)
-    scale = placement[:, 2].exp() * (_SCALE_UNIT * shorter)
+    pose = pose3d.view(-1, 21, 3)
+    scale = placement[:, 2, None, None].exp() * _SCALE_UNIT
+    depth = (1.0 + _DEPTH_UNIT * placement[:, 3, None, None] * pose[..., 2:]).clamp_min(_NEAREST)
     centre = torch.tensor([(size[1] - 1) / 2, (size[0] - 1) / 2], device=placement.device)
-    shift = placement[:, :2] * (shorter / 2) + centre
-    return pose3d.view(-1, 21, 3)[..., :2] * scale[:, None, None] + shift[:, None]
+    return (scale * pose[..., :2] + placement[:, None, :2]) / depth * (min(size) / 2) + centre
 
 
 def to_network(images: Tensor) -> Tensor:
