@@ -1,7 +1,7 @@
 # Train a top-down heatmap network of mmpose (1.x) on `handaug export coco`.
 #
 #     handaug export coco renders.h5 data/hands
-#     mim train mmpose docs/examples/mmpose_hand2d.py          (or: python tools/train.py docs/examples/mmpose_hand2d.py)
+#     mim train mmpose docs/examples/mmpose_hand2d.py
 #
 # OneHand10KDataset serves as the reader: its 21 joints are handaug's, in the same order, and none is swapped in a flip.
 # (FreiHandDataset ignores boxes and takes every image for 224 x 224; Rhd2DDataset has another order of joints.)
