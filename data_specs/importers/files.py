@@ -323,5 +323,5 @@ def _is_cut_off(data: bytes) -> bool:
     """Whether the end of a JPEG or PNG is missing: OpenCV returns such images with their lower part grey."""
     if data[:2] == b"\xff\xd8":
         # neither marker can occur inside the coded picture, and thumbnails come before it
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") or b"\xff\xd9" not in data
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
     return data[:4] == b"\x89PNG" and data.rfind(b"IEND", -4096) < 0

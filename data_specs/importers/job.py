@@ -7,6 +7,7 @@ shards of `SHARD_UNITS` units; a shard that is complete is never made again.
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,8 @@ from handaug.data_specs.writer import DatasetWriter
 __all__ = ["import_dataset"]
 
 SHARD_UNITS = 512
-_BLOCK_ROWS = 64
+_BLOCK_ROWS, _BLOCK_BYTES = 512, 8 << 20
+"""Rows are written in blocks of up to so many, or so many bytes of pixels."""
 _SAMPLE_UNITS = 64
 _AHEAD = 4
 """Units in flight for each thread."""
@@ -225,13 +227,14 @@ class _Job:
             fields=(*self.source.fields, *_IDS),
         ) as writer:
             block: list[Row] = []
+            rows_at_once = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (math.prod(self.size) * self.options.n_channels)))
             for result in results:
                 left_out.update(result.left_out)
                 self._tell(result.named, progress)
                 block += result.rows
                 if wanted is not None:
                     del block[max(0, wanted - writer.rows) :]
-                if len(block) >= _BLOCK_ROWS:
+                if len(block) >= rows_at_once:
                     writer.append(_stacked(block))
                     block = []
                 advance(1)
