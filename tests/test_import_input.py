@@ -390,6 +390,18 @@ def test_output_is_checked_before_labels_are_read(tmp_path: Path) -> None:
     refused(run("rhd", tmp_path / "nowhere", tmp_path / "file" / "o.h5"), "cannot be written", "choose another output")
 
 
+def test_ids_follow_the_labels_and_not_the_place(coco: Path, tmp_path: Path) -> None:
+    shutil.copytree(coco, tmp_path / "moved")
+    flat.write_coco(tmp_path / "other", images=2)
+    files = {name: tmp_path / f"{name}.h5" for name in ("coco", "moved", "other")}
+    for name, file in files.items():
+        job.import_dataset("coco", tmp_path / name, file, ImportOptions())
+    data = {name: HandDataset(file) for name, file in files.items()}
+    for field in ("pose_id", "image_id", "group"):
+        np.testing.assert_array_equal(data["coco"].read(field), data["moved"].read(field))
+        assert not set(data["coco"].read(field)) & set(data["other"].read(field))
+
+
 def test_poses_and_unknown_sides_of_a_json(coco: Path, tmp_path: Path) -> None:
     def change(content: Any) -> None:
         for item in content["annotations"]:

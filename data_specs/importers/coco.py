@@ -11,6 +11,7 @@ or `side`: left or right; `is_left`; or a category named so), `images[].split`, 
 (train, val, test), else it is train; a group is one image; a side that nobody names is stored as right.
 """
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -72,6 +73,7 @@ class _Label:
 
 class _Coco:
     def __init__(self, files: list[Path], only: int | None) -> None:
+        self.origin = f"coco {_digest(files)}"
         self._units: list[tuple[_Image, list[_Label]]] = []
         notes = []
         misfits = []
@@ -120,6 +122,15 @@ class _Coco:
                 camera=image.camera if self._spatial else None,
                 size=image.size,
             )
+
+
+def _digest(files: list[Path]) -> str:
+    """What the labels say, wherever they lie: two sets of unlike content never share an id."""
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _visibility(v: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -174,7 +185,7 @@ def _read(
         seen.add(number)
         if category not in categories:
             continue
-        label = _label(item, categories[category], f"{file}, annotation {number}")
+        label = _label(item, categories[category], file)
         if label is not None:
             if image not in units:
                 units[image] = _image(items[image], file, folder, split), []
@@ -182,8 +193,9 @@ def _read(
     return list(units.values())
 
 
-def _label(item: Mapping[str, Any], category: tuple[NDArray[np.intp], int | None], where: str) -> _Label | None:
+def _label(item: Mapping[str, Any], category: tuple[NDArray[np.intp], int | None], file: Path) -> _Label | None:
     index, side = category
+    where = f"{file}, annotation {item['id']}"
     flat = numbers(entry(item, "keypoints", where), (-1,), where, "keypoints")
     if len(flat) % 3 or len(flat) // 3 <= index.max():
         raise DamagedError(f"{where}: has {len(flat)} values in keypoints, its category names more joints; repair it")
@@ -199,7 +211,7 @@ def _label(item: Mapping[str, Any], category: tuple[NDArray[np.intp], int | None
     if side is None and "is_left" in item:
         side = LEFT if item["is_left"] else RIGHT
     assert points.shape == (N_JOINTS, 3)
-    pose = f"pose {item['pose_id']}" if "pose_id" in item else where
+    pose = f"pose {item['pose_id']}" if "pose_id" in item else f"{file.stem}/{item['id']}"
     return _Label(where, side, points, points_3d, pose)
 
 

@@ -31,6 +31,7 @@ def open_source(path: Path, options: ImportOptions) -> "_WholeBody":
 
 
 class _WholeBody:
+    origin = "coco-wholebody"
     fields = ()
 
     def __init__(self, root: Path) -> None:

@@ -61,6 +61,7 @@ def _split(setup: str, subject: int, sequence: int, serial: int) -> int:
 
 
 class _DexYcb:
+    origin = "dexycb"
     fields = ("keypoints_3d", "camera", "mask")
 
     def __init__(self, root: Path, setup: str) -> None:

@@ -34,6 +34,8 @@ def open_source(path: Path, options: ImportOptions) -> "_FreiHand":
 
 
 class _FreiHand:
+    origin = "freihand"
+
     def __init__(self, root: Path, *, masks: bool) -> None:
         self._root = root
         self._masks = masks

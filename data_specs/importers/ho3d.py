@@ -33,6 +33,7 @@ def open_source(path: Path, options: ImportOptions) -> "_Ho3d":
 
 
 class _Ho3d:
+    origin = "ho3d"
     fields = ("keypoints_3d", "camera")
 
     def __init__(self, root: Path) -> None:

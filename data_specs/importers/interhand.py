@@ -61,6 +61,7 @@ class _Part:
 
 
 class _InterHand:
+    origin = "interhand"
     fields = ("keypoints_3d", "camera")
 
     def __init__(self, root: Path, wanted: list[str]) -> None:

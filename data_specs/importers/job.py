@@ -297,13 +297,13 @@ class _Job:
 
     def _ids(self, hand: Hand, side: int, unit: Unit) -> Row:
         split, group = self.splitter.place(unit)
-        name = self.form.name
+        origin = self.source.origin
         return {
             "handedness": np.array(side, np.uint8),
             "split": np.array(split, np.uint8),
-            "group": np.array(stable_id(name, "group", group), np.int64),
-            "pose_id": np.array(stable_id(name, "pose", hand.pose_key), np.int64),
-            "image_id": np.array(stable_id(name, "image", hand.image_key), np.int64),
+            "group": np.array(stable_id(origin, "group", group), np.int64),
+            "pose_id": np.array(stable_id(origin, "pose", hand.pose_key), np.int64),
+            "image_id": np.array(stable_id(origin, "image", hand.image_key), np.int64),
         }
 
     def _leave_out(self, result: _Result, error: InputError) -> None:

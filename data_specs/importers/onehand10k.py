@@ -27,6 +27,7 @@ def open_source(path: Path, options: ImportOptions) -> "_OneHand10K":
 
 
 class _OneHand10K:
+    origin = "onehand10k"
     fields = ()
 
     def __init__(self, root: Path) -> None:

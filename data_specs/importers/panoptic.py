@@ -33,6 +33,7 @@ def open_source(path: Path, options: ImportOptions) -> "_Panoptic":
 
 
 class _Panoptic:
+    origin = "panoptic"
     fields = ()
 
     def __init__(self, root: Path) -> None:

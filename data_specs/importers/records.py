@@ -82,6 +82,8 @@ class Hand:
 class Source(Protocol):
     """An opened dataset. Readers may be called from several threads at once."""
 
+    origin: str
+    """Tells this dataset's ids from others': the format's name, and what makes out the data where a format has many."""
     fields: tuple[str, ...]
     """Optional fields that every hand of this source can fill: of keypoints_3d, camera, mask."""
     notes: tuple[str, ...]

@@ -43,6 +43,7 @@ def open_source(path: Path, options: ImportOptions) -> "_Rhd":
 
 
 class _Rhd:
+    origin = "rhd"
     fields = ("keypoints_3d", "camera", "mask")
 
     def __init__(self, root: Path) -> None:

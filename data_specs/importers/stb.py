@@ -46,6 +46,7 @@ def open_source(path: Path, options: ImportOptions) -> "_Stb":
 
 
 class _Stb:
+    origin = "stb"
     fields = ("keypoints_3d", "camera")
 
     def __init__(self, root: Path, wrist: str) -> None:

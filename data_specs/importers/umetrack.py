@@ -67,6 +67,7 @@ class _Recording:
 
 
 class _UmeTrack:
+    origin = "umetrack"
     fields = ("keypoints_3d", "camera")
     notes = ()
 
