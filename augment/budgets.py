@@ -7,6 +7,7 @@ alone. Validation and test rows stay the same at every budget: they choose and m
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,7 @@ from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.progress import Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.writer import DatasetWriter
-from handaug.models.disentangle.config import DisentangleConfig, default_config
-from handaug.models.disentangle.train import train_disentangler
+from handaug.models.methods import train_method
 
 __all__ = ["BudgetData", "make_budget_data", "parse_budgets", "pose_order"]
 
@@ -96,7 +96,7 @@ def make_budget_data(
     *,
     seed: int,
     checker: CheckerConfig,
-    disentangle: DisentangleConfig | None,
+    disentangle: Any,
     device: str,
     progress: Progress,
 ) -> BudgetData:
@@ -109,7 +109,7 @@ def make_budget_data(
         folder: Of the experiment; a budget's files go to `folder/budget-B`.
         seed: Of the choice of poses and of everything trained.
         checker: Settings of the checkers.
-        disentangle: Settings of the disentangler; sized for device and data by default.
+        disentangle: Settings of the disentangler, of any method; sized for device and data if None.
         device: Where to train.
         progress: Told of everything.
 
@@ -127,8 +127,7 @@ def make_budget_data(
     subset = place / "real.h5"
     _write_subset(real, rows, subset, budget, seed)
     progress.note(f"budget of {budget} poses: disentangler, checker and minted data from these {len(rows)} rows alone")
-    settings = disentangle or default_config(len(rows), real.size, device)
-    train_disentangler(subset, place / "disentangler", replace(settings, seed=seed), device=device, progress=progress)
+    train_method(subset, place / "disentangler", config=disentangle, seed=seed, device=device, progress=progress)
     train_checkers(subset, place / "checker", replace(checker, seed=seed), device=device, progress=progress)
     wanted = max(1, round(len(minted) * len(rows) / len(real)))
     config = RemixConfig(wanted, subset, place / "disentangler", place / "checker", seed=seed)

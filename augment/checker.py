@@ -15,7 +15,8 @@ what does not:
   will judge.
 
 The error that estimator k makes on the untouched images of fold k is stored; its 90th percentile over both folds is
-the default threshold.
+the default threshold. So is the distance of its answers from what it says of an empty image: an answer nearer to that
+than all but 5 % of those for true images counts as "no hand seen".
 """
 
 import hashlib
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 THRESHOLD_PERCENTILE = 90.0
+EMPTY_PERCENTILE = 5.0
 _FOLD_DRAW = 21
 _TRAINING_SEED = 22
 _PREDICT_ROWS = 256
@@ -64,14 +66,14 @@ _GREYS = 17
 class CheckerConfig:
     """How the two estimators are trained."""
 
-    estimator: str = "unet"
+    estimator: str = "compact"
     """Name in the registry of estimators."""
     width: int | None = None
     """Channels of its first level; its own default if None."""
-    steps: int = 1200
+    steps: int = 4000
     """Optimiser steps of each of the two."""
-    batch_size: int = 64
-    """Rows in a step."""
+    batch_size: int = 16
+    """Rows in a step: small, because many steps teach more than many rows."""
     lr: float = 2e-3
     """Highest learning rate."""
     seed: int = 0
@@ -83,8 +85,8 @@ class CheckerConfig:
 
 
 def default_checker_config(device: str) -> CheckerConfig:
-    """Settings of a bare command: as many steps as two cores do in about five minutes at 64 px, more on a GPU."""
-    return CheckerConfig(steps=4000) if device.startswith("cuda") else CheckerConfig(width=16, steps=1200)
+    """Settings of a bare command: as many steps as two cores do in about four minutes at 64 px; wider on a GPU."""
+    return CheckerConfig(width=64, steps=12000, batch_size=64) if device.startswith("cuda") else CheckerConfig()
 
 
 def cut_folds(
@@ -211,12 +213,12 @@ def _train_both(
     progress: Progress,
 ) -> None:
     """Train estimator 0 and 1, measure each on the fold it never saw, write what they saw and the threshold."""
-    errors = np.full(len(view), np.nan, np.float32)
+    errors, from_empty = np.full(len(view), np.nan, np.float32), np.full(len(view), np.nan, np.float32)
     for k in (0, 1):
         seen = HandDataset(view.path, rows=view.rows[fold != k])
         unseen = HandDataset(view.path, rows=view.rows[fold == k])
         estimator = _train_fold(seen, work / f"fold-{k}", config, k, device, progress)
-        errors[fold == k] = _held_out_errors(estimator, unseen)
+        errors[fold == k], from_empty[fold == k] = _held_out_errors(estimator, unseen)
     tensors = {
         "rows": torch.from_numpy(view.rows),
         "fold": torch.from_numpy(fold),
@@ -226,7 +228,12 @@ def _train_both(
     }
     threshold = float(np.percentile(errors, THRESHOLD_PERCENTILE))
     quantiles = {str(q): float(np.percentile(errors, q)) for q in (10, 50, 90, 99)}
-    save_model(work, tensors, {**settings, "threshold_px": threshold, "held_out_percentiles_px": quantiles})
+    measured = {
+        "threshold_px": threshold,
+        "held_out_percentiles_px": quantiles,
+        "empty_px": float(np.percentile(from_empty, EMPTY_PERCENTILE)),
+    }
+    save_model(work, tensors, {**settings, **measured})
     progress.note(
         f"checker: held-out error {quantiles['50']:.2f} px median, threshold {threshold:.2f} px (90th percentile)"
     )
@@ -265,12 +272,28 @@ def _train_fold(
     return estimator
 
 
-def _held_out_errors(estimator: Estimator, unseen: HandDataset) -> NDArray[np.float32]:
-    out = []
+def _held_out_errors(estimator: Estimator, unseen: HandDataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distance of each row's estimate from its label, and from what the estimator answers for an empty image."""
+    errors, from_empty = [], []
+    answers = _empty_answers(estimator, unseen.size, unseen.channels)
     for block in unseen.iter_batches(_PREDICT_ROWS, ["images", "keypoints_2d", "visibility"]):
         predicted = estimate(estimator, block["images"])
-        out.append(row_errors(predicted, block["keypoints_2d"], block["visibility"]))
-    return np.concatenate(out)
+        errors.append(row_errors(predicted, block["keypoints_2d"], block["visibility"]))
+        from_empty.append(row_errors(predicted, answers[_grey_level(block["images"])], block["visibility"]))
+    return np.concatenate(errors), np.concatenate(from_empty)
+
+
+def _empty_answers(estimator: Estimator, size: tuple[int, int], channels: int) -> NDArray[np.float32]:
+    """Keypoints (17, 21, 2) of even images of 17 brightnesses."""
+    grey = np.round(np.linspace(0, 255, _GREYS)).astype(np.uint8)
+    return estimate(
+        estimator, np.ascontiguousarray(np.broadcast_to(grey[:, None, None, None], (_GREYS, *size, channels)))
+    )
+
+
+def _grey_level(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Which of the 17 brightnesses is nearest to each image's mean."""
+    return np.round(images.mean((1, 2, 3)) / 255 * (_GREYS - 1)).astype(np.int64)
 
 
 class Checkers:
@@ -282,6 +305,7 @@ class Checkers:
         self.size: tuple[int, int] = (int(self.info["size"][0]), int(self.info["size"][1]))
         self.channels = int(self.info["channels"])
         self.threshold_px = float(self.info["threshold_px"])
+        self.empty_px = float(self.info["empty_px"])
         self.held_out_px: NDArray[np.float32] = tensors["held_out_error_px"].numpy()
         self._rows: NDArray[np.int64] = tensors["rows"].numpy()
         self._fold: NDArray[np.int8] = tensors["fold"].numpy()
@@ -337,11 +361,8 @@ class Checkers:
             (N, 21, 2) pixels; brightness is rounded to one of 17 levels.
         """
         if number not in self._empty:
-            grey = np.round(np.linspace(0, 255, _GREYS)).astype(np.uint8)
-            even = np.broadcast_to(grey[:, None, None, None], (_GREYS, *self.size, self.channels))
-            self._empty[number] = self.predict(number, np.ascontiguousarray(even))
-        level = np.round(images.mean((1, 2, 3)) / 255 * (_GREYS - 1)).astype(np.int64)
-        answers: NDArray[np.float32] = self._empty[number][level]
+            self._empty[number] = _empty_answers(self._estimators[number], self.size, self.channels)
+        answers: NDArray[np.float32] = self._empty[number][_grey_level(images)]
         return answers
 
     def predict(self, number: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -154,7 +154,8 @@ class Mint:
         other = self.appearances.keypoints_2d[appearance]
         other = np.where(mirrored[:, None, None], flip_keypoints_2d(other, images.shape[2]), other)
         to_other = row_errors(found, other, self.appearances.visibility[appearance])
-        strays = (np.isfinite(to_other) & (to_other < error)) | (row_errors(found, empty, seen) < error)
+        blind = row_errors(found, empty, seen) < self.checkers.empty_px
+        strays = (np.isfinite(to_other) & (to_other < error)) | blind
         return Judged(images, error, error_max, strays, (error <= self.threshold) & ~strays)
 
     def rows(self, pose: NDArray[np.int64], appearance: NDArray[np.int64], judged: Judged) -> dict[str, NDArray[Any]]:

@@ -6,8 +6,8 @@ with the label of x only where that estimate is
 
 * within the threshold of x's label (mean Euclidean distance over the joints with visibility >= 1), and
 * nearer to x's label than to y's: an appearance code that carries its own pose would put y's hand under x's label, and
-* nearer to x's label than to what the estimator answers for an empty image: where no hand was drawn it falls back on
-  its mean pose, which lies within a wide threshold of many labels.
+* not what the estimator answers for an empty image (nearer to that than 95 % of its answers for true images are): where
+  no hand was drawn it falls back on its mean pose, which lies within a wide threshold of many labels.
 
 Each pose row has a quota, filled up with fresh appearances where the check rejects, so that hard poses are not
 thinned out; what a pose cannot fill in `max_tries` draws for each wanted image goes to other poses of the same kind,

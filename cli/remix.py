@@ -144,15 +144,10 @@ def train_what_is_missing(
     from dataclasses import replace
 
     if disentangler is not None and not disentangler.exists():
-        from handaug.data_specs.reader import HandDataset
-        from handaug.models.methods import best_method, method_named, resolve
+        from handaug.models.methods import train_method
 
-        view = HandDataset(data, split="train")
-        name = best_method(view)
-        method = method_named(name)
-        progress.note(f"{disentangler}: no disentangler yet, training one on {data} by --method {name} first")
-        settings = replace(resolve(method.default_config)(name, len(view), view.size, device), seed=seed)
-        resolve(method.train)(data, disentangler, settings, device=device, progress=progress)
+        progress.note(f"{disentangler}: no disentangler yet, training one on {data} first")
+        train_method(data, disentangler, seed=seed, device=device, progress=progress)
     if checker is not None and not checker.exists():
         from handaug.augment.checker import default_checker_config, train_checkers
 

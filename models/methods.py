@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from handaug.data_specs.progress import Progress
     from handaug.data_specs.reader import HandDataset
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "method_named",
     "method_of_run",
     "resolve",
+    "train_method",
     "self_config",
 ]
 
@@ -113,9 +115,40 @@ METHODS: dict[str, Method] = {
 
 
 def best_method(data: "HandDataset") -> str:
-    """The method for a user who names none: handaug's own where rows are rendered pairs, else self-disentanglement."""
-    pairs = all(data.has(name) for name in ("mask", "pose_id", "appearance_id"))
-    return "handaug" if pairs and data.kind == "rendered" else "self"
+    """The method for a user who names none: handaug's own where rows are pairs, else self-disentanglement.
+
+    Args:
+        data: Training rows. They are pairs where there are masks and at least half of the rows are the true render of
+            a mix of two others.
+    """
+    if not all(data.has(name) for name in ("mask", "pose_id", "appearance_id")):
+        return "self"
+    from handaug.models.layered.pairs import WalkSampler
+
+    targets = WalkSampler(data.read("pose_id"), data.read("appearance_id")).targets
+    return "handaug" if 2 * len(targets) >= len(data) > 0 else "self"
+
+
+def train_method(data: Path, out: Path, *, config: Any = None, seed: int, device: str, progress: "Progress") -> Path:
+    """Train a disentangler by the best method for the data, or as `config` says.
+
+    Args:
+        data: Dataset.
+        out: Folder of the run.
+        config: Of any method; its default for device and data if None.
+        seed: Replaces the one of the config.
+        device: Where to train.
+        progress: Told of the steps.
+    """
+    from handaug.data_specs.reader import HandDataset
+
+    if config is None:
+        view = HandDataset(data, split="train")
+        name = best_method(view)
+        config = resolve(METHODS[name].default_config)(name, len(view), view.size, device)
+    train = resolve(method_named(config.method).train)
+    folder: Path = train(data, out, dataclasses.replace(config, seed=seed), device=device, progress=progress)
+    return folder
 
 
 def self_config(method: str, rows: int, size: tuple[int, int], device: str) -> Any:

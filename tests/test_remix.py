@@ -166,6 +166,7 @@ def test_estimates_nearer_to_the_other_pose_are_dropped(home: Path, tmp_path: Pa
     number = mint.pairing.checker_of(pose, appearance)
     middle = np.full((len(pose), 21, 2), 15.5, np.float32)
     far = middle + 1e4
+    mint.checkers.empty_px = 1.0
     for answer, empty, strays in (
         (of_y, far, True),
         (of_x, middle, False),

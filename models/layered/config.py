@@ -38,6 +38,8 @@ class LayeredConfig:
     """Weight of the hand layer inside the true mask."""
     alpha_light: float = 1.0
     """Weight of the hand layer as the fitted light alone draws it."""
+    alpha_edge: float = 1.0
+    """Weight of the differences between neighbouring pixels of the hand layer."""
     alpha_plate: float = 1.0
     """Weight of the background plate outside the true mask."""
     alpha_mask: float = 1.0

@@ -4,6 +4,8 @@ For rows x, y, z where z shows the pose of x in the appearance of y (see `pairs`
 
 * image: L1 of the composed mix against z; pixels of the hand count three times, because there are fewer of them.
 * hand: L1 of the hand layer against z inside z's mask. light: the same of its linear part.
+* edge: L1 between the differences of neighbouring pixels of the hand layer and of z, both inside z's mask: plain L1
+  is content with a flat hand, and fingers in front of a palm are seen by their edges alone.
 * plate: L1 of y's plate against z outside z's mask; where y's own hand stood, z shows what is behind it.
 * mask: cross-entropy of each row's mask.
 * shade: the pixels of x, fitted linearly by the geometry code of z, which shows the same pose in another light. What
@@ -61,6 +63,7 @@ def mix_terms(
         "image": _l1(composed, truth, 1.0 + _HAND_WEIGHT * mask, torch.ones_like(mask)),
         "hand": _l1(hand, truth, mask),
         "light": _l1(lit, truth, mask),
+        "edge": _edge(hand, truth, mask),
         "plate": _l1(layers.plate[y], truth, 1.0 - mask),
         "mask": functional.binary_cross_entropy_with_logits(layers.mask.float(), inside),
         "shade": _shade(model, layers, images, inside, x, z),
@@ -72,6 +75,12 @@ def mix_terms(
 def _shade(model: LayeredNet, layers: Layers, images: Tensor, inside: Tensor, x: Tensor, z: Tensor) -> Tensor:
     fitted = model.lit(layers.geometry[z], fit_light(layers.geometry[z], images[x], inside[z]))
     return _l1(fitted, images[x], inside[z])
+
+
+def _edge(drawn: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    across = _l1(drawn.diff(dim=3), truth.diff(dim=3), mask[..., 1:] * mask[..., :-1])
+    down = _l1(drawn.diff(dim=2), truth.diff(dim=2), mask[..., 1:, :] * mask[..., :-1, :])
+    return across + down
 
 
 def _l1(drawn: Tensor, truth: Tensor, weight: Tensor, over: Tensor | None = None) -> Tensor:
