@@ -244,6 +244,13 @@ def test_freihand_labels_in_millimetres_are_noticed(tmp_path: Path) -> None:
     refused(run("freihand", tmp_path / "s", tmp_path / "o.h5"), "they look like millimetres")
 
 
+def test_intrinsics_of_another_image_are_noticed(tmp_path: Path) -> None:
+    threed.write_freihand(tmp_path / "s")
+    for part in ("training", "evaluation"):
+        edit(tmp_path / "s" / f"{part}_K.json", lambda c: (np.array(c) + [[0, 0, 900], [0, 0, 0], [0, 0, 0]]).tolist())
+    refused(run("freihand", tmp_path / "s", tmp_path / "o.h5"), "most 3D labels project outside the image")
+
+
 def test_interhand_translation_in_place_of_position_is_noticed(tmp_path: Path) -> None:
     threed.write_interhand(tmp_path / "s")
     for file in (tmp_path / "s").rglob("*_camera.json"):
