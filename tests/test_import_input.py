@@ -138,6 +138,7 @@ def test_bad_images_are_named_or_counted(
     assert not (tmp_path / "o.h5").exists() and not (tmp_path / "o.h5.partial").exists()
     done = run("coco", tmp_path / "s", tmp_path / "o.h5", "--skip-missing")
     assert done.exit_code == 0 and "left out:" in done.stderr and "00001" in done.stderr
+    assert "--val 0.1 takes it from the train part" in done.stderr
     data = HandDataset(tmp_path / "o.h5")
     assert len(data) == 4 and sum(json.loads(data.attrs["left_out"]).values()) == 2
     assert verify_dataset(tmp_path / "o.h5") == []

@@ -29,7 +29,7 @@ from handaug.data_specs.importers.splits import Splitter
 from handaug.data_specs.partial import PartialOutput, claim_output
 from handaug.data_specs.progress import SILENT, Advance, Progress
 from handaug.data_specs.reader import open_file
-from handaug.data_specs.schema import NOT_LABELLED, RIGHT
+from handaug.data_specs.schema import NOT_LABELLED, RIGHT, TRAIN, VAL
 from handaug.data_specs.writer import DatasetWriter
 
 __all__ = ["import_dataset"]
@@ -117,6 +117,10 @@ def import_dataset(
         work.remove()
         raise InputError(f"{title}: no hand came through ({_listed(left_out)}); change the options or the source")
     work.assemble(shards, seed=0, attrs={"left_out": json.dumps(left_out, sort_keys=True)}, progress=progress)
+    with open_file(out) as file:
+        parts = set(file["split"][:].tolist())
+    if TRAIN in parts and VAL not in parts and options.only is None:
+        progress.note(f"{form.name}: no val part, which train-pose needs; --val 0.1 takes it from the train part")
     return out
 
 
