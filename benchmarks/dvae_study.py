@@ -29,7 +29,14 @@ from handaug.models.methods import change_config
 
 __all__ = ["main"]
 
-SHOWN = ("image_l1", "pair_psnr_db", "synth_pose3d_epe_mean_mm", "pose3d_epe_mean_mm", "cpose_epe_mean_mm")
+SHOWN = (
+    "image_l1",
+    "pair_psnr_db",
+    "synth_pose3d_epe_mean_mm",
+    "pose3d_epe_mean_mm",
+    "cpose_epe_mean_mm",
+    "label_pose3d_epe_mean_mm",
+)
 
 
 def run(arguments: argparse.Namespace, name: str, config: DvaeConfig) -> tuple[list[dict[str, Any]], bool]:

@@ -422,7 +422,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(
 
 def test_a_collapsed_factor_fails_the_run(data: Path, tmp_path: Path) -> None:
     config = tiny(
-        "dvae-pose", embed=("pose3d",), beta=1e6, learning_rate=3e-3, steps=60, validate_every=60, augment=False
+        "dvae-pose", embed=("pose3d",), beta=1e6, learning_rate=3e-4, steps=120, validate_every=120, augment=False
     )
     with pytest.raises(WorkError, match=r"has collapsed: each of its \d+ latent dimensions holds under 0.01 nats"):
         train_dvae(data, tmp_path / "run", config)
