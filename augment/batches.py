@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from handaug.augment.transforms import PoseBatch, TrainTransform
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.fit import Batch
 
@@ -24,9 +25,20 @@ _ORDER, _MINTED_ORDER, _TRANSFORM = 1, 2, 3
 class RowPool:
     """Rows of one or more datasets of the same size, under one running index. Labels lie in memory, images stay in
     the files.
+
+    Args:
+        datasets: One after the other.
+        spatial: Whether to read 3D, relative to the wrist.
+        weight_scale: Pixels s at which a checked label counts half: a minted row whose checker disagrees by e weighs
+            s^2 / (s^2 + e^2), as a measurement does whose variance grows from s^2 to s^2 + e^2. None weighs all rows 1.
+
+    Raises:
+        InputError: 3D is asked for and a dataset has none.
     """
 
-    def __init__(self, datasets: Sequence[HandDataset]) -> None:
+    def __init__(
+        self, datasets: Sequence[HandDataset], *, spatial: bool = False, weight_scale: float | None = None
+    ) -> None:
         self.datasets = tuple(datasets)
         self._starts = np.cumsum([0, *(len(data) for data in self.datasets)])
         points = np.concatenate([data.read("keypoints_2d") for data in self.datasets])
@@ -34,6 +46,13 @@ class RowPool:
         self.keypoints_2d: NDArray[np.float32] = points
         self.handedness: NDArray[np.uint8] = np.concatenate([data.read("handedness") for data in self.datasets])
         self.size, self.channels = self.datasets[0].size, self.datasets[0].channels
+        self.keypoints_3d: NDArray[np.float32] | None = None
+        if spatial:
+            places = np.concatenate([_three_dimensional(data) for data in self.datasets])
+            self.keypoints_3d = places - places[:, :1]
+        self.weights: NDArray[np.float32] | None = None
+        if weight_scale is not None:
+            self.weights = np.concatenate([_weights(data, weight_scale) for data in self.datasets])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -55,13 +74,54 @@ class RowPool:
 
     def take(self, index: NDArray[np.int64]) -> PoseBatch:
         """Rows by running index."""
-        return PoseBatch(self.images(index), self.keypoints_2d[index], self.visibility[index], self.handedness[index])
+        spatial = None if self.keypoints_3d is None else self.keypoints_3d[index]
+        return PoseBatch(
+            self.images(index), self.keypoints_2d[index], self.visibility[index], self.handedness[index], spatial
+        )
+
+    def weigh(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Weight of each row, by running index."""
+        return np.ones(len(index), np.float32) if self.weights is None else self.weights[index]
 
 
-def _to_torch(batch: PoseBatch) -> Batch:
-    """Images as NCHW bytes beside their labels."""
+def _three_dimensional(data: HandDataset) -> NDArray[np.float32]:
+    if not data.has("keypoints_3d"):
+        raise InputError(f"{data.path}: has no keypoints_3d, which a 3D estimator learns from; give data that has it")
+    places: NDArray[np.float32] = data.read("keypoints_3d")
+    return places
+
+
+def _weights(data: HandDataset, scale: float) -> NDArray[np.float32]:
+    if not data.has("provenance/label_error_px"):
+        return np.ones(len(data), np.float32)
+    error = data.read("provenance/label_error_px").astype(np.float32)
+    return (scale**2 / (scale**2 + error**2)).astype(np.float32)
+
+
+def _to_torch(batch: PoseBatch, weights: NDArray[np.float32] | None) -> Batch:
+    """Images as NCHW bytes beside their labels; weights and 3D where they are in use."""
     images = torch.from_numpy(np.ascontiguousarray(batch.images.transpose(0, 3, 1, 2)))
-    return images, torch.from_numpy(batch.keypoints_2d), torch.from_numpy(batch.visibility)
+    points, visibility = torch.from_numpy(batch.keypoints_2d), torch.from_numpy(batch.visibility)
+    if batch.keypoints_3d is not None:
+        each = np.ones(len(images), np.float32) if weights is None else weights
+        return images, points, visibility, torch.from_numpy(each), torch.from_numpy(batch.keypoints_3d)
+    if weights is not None:
+        return images, points, visibility, torch.from_numpy(weights)
+    return images, points, visibility
+
+
+def _joined(first: PoseBatch, second: PoseBatch) -> PoseBatch:
+    """Rows of one batch before those of another."""
+    spatial = None
+    if first.keypoints_3d is not None and second.keypoints_3d is not None:
+        spatial = np.concatenate([first.keypoints_3d, second.keypoints_3d])
+    return PoseBatch(
+        np.concatenate([first.images, second.images]),
+        np.concatenate([first.keypoints_2d, second.keypoints_2d]),
+        np.concatenate([first.visibility, second.visibility]),
+        np.concatenate([first.handedness, second.handedness]),
+        spatial,
+    )
 
 
 def epoch_order(total: int, seed: int, kind: int, first: int, count: int) -> NDArray[np.int64]:
@@ -91,7 +151,8 @@ def training_batches(
         real: Rows that fill the slots.
         batch_size: Slots in a batch.
         seed: Orders and transforms; the order of the real slots does not depend on `minted` or `transform`.
-        minted: Rows that replace the first `minted_fraction` of the slots.
+        minted: Rows (minted, or rendered in a further arm) that replace the first `minted_fraction` of the slots. Where
+            they have weights, every batch has a weight for each of its rows.
         minted_fraction: Share of the slots, 0 to 1.
         transform: Applied to every row of the batch.
 
@@ -101,17 +162,15 @@ def training_batches(
     from_minted = 0 if minted is None else round(minted_fraction * batch_size)
     step = 0
     while True:
-        batch = real.take(epoch_order(len(real), seed, _ORDER, step * batch_size, batch_size)[from_minted:])
+        index = epoch_order(len(real), seed, _ORDER, step * batch_size, batch_size)[from_minted:]
+        batch, weights = real.take(index), None
         if minted is not None and from_minted:
-            extra = minted.take(epoch_order(len(minted), seed, _MINTED_ORDER, step * from_minted, from_minted))
-            batch = PoseBatch(
-                np.concatenate([extra.images, batch.images]),
-                np.concatenate([extra.keypoints_2d, batch.keypoints_2d]),
-                np.concatenate([extra.visibility, batch.visibility]),
-                np.concatenate([extra.handedness, batch.handedness]),
-            )
+            drawn = epoch_order(len(minted), seed, _MINTED_ORDER, step * from_minted, from_minted)
+            batch = _joined(minted.take(drawn), batch)
+            if minted.weights is not None:
+                weights = np.concatenate([minted.weigh(drawn), real.weigh(index)])
         if transform is not None:
             state = np.random.SeedSequence(seed, spawn_key=(_TRANSFORM, step)).generate_state(1)
             batch = transform(batch, seed=int(state[0]))
-        yield _to_torch(batch)
+        yield _to_torch(batch, weights)
         step += 1

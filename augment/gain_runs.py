@@ -6,38 +6,46 @@ validation rows. Nothing is stopped early, and there is one setting for all arms
 tuning trials: one.
 """
 
-import importlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from handaug.augment.batches import RowPool, training_batches
-from handaug.augment.checker import estimate
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.joints import N_JOINTS
 from handaug.data_specs.progress import Progress
-from handaug.models.checkpoint import CONFIG, load_model, load_weights, read_config, save_model
-from handaug.models.estimators import (
-    Estimator,
-    build_estimator,
-    estimator_names,
-    load_estimator,
-    save_estimator,
-)
+from handaug.data_specs.reader import HandDataset
+from handaug.models.checkpoint import CONFIG, read_config
+from handaug.models.estimators import Estimator, build_estimator, load_backbone, load_estimator, save_estimator
 from handaug.models.estimators.base import KIND
+from handaug.models.estimators.predict import Prediction, predict
+from handaug.models.estimators.seen import write_seen
 from handaug.models.fit import fit_estimator
 from handaug.models.metrics import keypoint_distances
 
-__all__ = ["ARMS", "Arm", "Training", "make_estimator", "predict_run", "train_run", "validation_of"]
+__all__ = [
+    "ARMS",
+    "BASELINE",
+    "CANDIDATE",
+    "FURTHER_ARMS",
+    "Arm",
+    "Recipe",
+    "Training",
+    "make_estimator",
+    "parse_further",
+    "predict_run",
+    "train_run",
+    "validation_of",
+]
 
 _RUN_SEED = 51
-_PREDICT_ROWS = 1024
+_PREDICT_ROWS = 256
+
+BASELINE, CANDIDATE = "real+albumentations", "real+minted+albumentations"
+"""The two arms of the headline."""
 
 
 @dataclass(frozen=True)
@@ -46,97 +54,119 @@ class Arm:
 
     name: str
     """As in gain.json."""
-    minted: bool
-    """Whether minted rows take their share of the slots."""
+    extra: str | None
+    """Rows beside the real ones: `minted`, `renders`, `unchecked`, or None."""
     transformed: bool
     """Whether the albumentations pipeline runs."""
+    alone: bool = False
+    """Whether the extra rows take all slots and no real row is seen."""
 
 
 ARMS = (
-    Arm("real", minted=False, transformed=False),
-    Arm("real+albumentations", minted=False, transformed=True),
-    Arm("real+minted", minted=True, transformed=False),
-    Arm("real+minted+albumentations", minted=True, transformed=True),
+    Arm("real", None, transformed=False),
+    Arm(BASELINE, None, transformed=True),
+    Arm("real+minted", "minted", transformed=False),
+    Arm(CANDIDATE, "minted", transformed=True),
 )
-"""The four arms of the contract."""
+"""The four arms of every experiment."""
+
+FURTHER_ARMS = (
+    Arm("real+renders+albumentations", "renders", transformed=True),
+    Arm("renders+albumentations", "renders", transformed=True, alone=True),
+    Arm("minted+albumentations", "minted", transformed=True, alone=True),
+    Arm("real+unchecked+albumentations", "unchecked", transformed=True),
+)
+"""Arms on demand: renders beside real rows, renders alone, minted rows alone, rows minted without the label check."""
+
+
+def parse_further(text: str) -> tuple[Arm, ...]:
+    """Further arms by name, separated by commas, with or without "+albumentations"; in the order of `FURTHER_ARMS`.
+
+    Example:
+        >>> [arm.name for arm in parse_further("renders")]
+        ['renders+albumentations']
+    """
+    known = {arm.name: arm for arm in FURTHER_ARMS}
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    wanted = {word if word in known else f"{word}+albumentations" for word in words}
+    if wanted - set(known):
+        short = ", ".join(name.removesuffix("+albumentations") for name in known)
+        unknown = sorted(wanted - set(known))[0].removesuffix("+albumentations")
+        raise InputError(f"--arms {text}: {unknown!r} is no further arm; choose from {short}")
+    return tuple(arm for arm in FURTHER_ARMS if arm.name in wanted)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an estimator comes to be."""
+
+    name: str
+    """Name in the registry or of an entry point, `module:factory`, or the folder of a checkpoint to go on from."""
+    width: int | None = None
+    """Channels of a registered estimator's first level."""
+    backbone: Path | None = None
+    """Weights of its backbone."""
+
+    @property
+    def start(self) -> Path | None:
+        """The checkpoint to go on from, if `name` is one."""
+        return Path(self.name) if (Path(self.name) / CONFIG).is_file() else None
 
 
 @dataclass(frozen=True)
 class Training:
     """What all arms share."""
 
-    estimator: str
-    """Name in the registry, or `module:factory`."""
+    recipe: Recipe
     steps: int
     batch_size: int
     lr: float
     checkpoints: int
     minted_fraction: float
-    width: int | None
-    """Channels of a registered estimator's first level."""
     device: str
 
 
-def make_estimator(name: str, size: tuple[int, int], channels: int, width: int | None = None) -> Estimator:
-    """Build an estimator.
+def make_estimator(recipe: Recipe, size: tuple[int, int], channels: int) -> Estimator:
+    """Build an estimator; random weights come from torch's global generator.
 
-    Args: name: A name of the registry, or `module:factory` where `factory(size=(H, W), channels=C)` returns a torch
-        module with the methods of `handaug.models.estimators.Estimator`. size: Image height and width. channels: 1 or
-        3.
+    Args:
+        recipe: What to build.
+        size: Image height and width.
+        channels: 1 or 3.
 
     Raises:
-        InputError: Unknown name, or the factory's module does not do what an estimator does.
+        InputError: Unknown name, weights that do not fit, or a module that does not do what an estimator does.
     """
-    if ":" not in name:
-        if name not in estimator_names():
+    start = recipe.start
+    if start is None:
+        settings = {} if recipe.width is None else {"width": recipe.width}
+        estimator = build_estimator(recipe.name, size=size, channels=channels, **settings)
+    else:
+        estimator, _ = load_estimator(start)
+        if estimator.size != size or estimator.channels != channels:
+            height, width = estimator.size
             raise InputError(
-                f"--estimator {name}: choose one of {', '.join(estimator_names())}, or module:factory of your own"
+                f"--estimator {start}: takes {width}x{height} px with {estimator.channels} channels, the data has "
+                f"{size[1]}x{size[0]} px with {channels}; give a checkpoint of that size"
             )
-        return build_estimator(name, size=size, channels=channels, **({} if width is None else {"width": width}))
-    module, _, factory = name.partition(":")
-    try:
-        build: Callable[..., Any] = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"--estimator {name}: cannot be imported ({error}); give an importable module:factory"
-        ) from error
-    estimator = build(size=size, channels=channels)
-    _check_estimator(name, estimator, size, channels)
-    return cast(Estimator, estimator)
+    if recipe.backbone is not None:
+        load_backbone(estimator, recipe.backbone)
+    return estimator
 
 
-def _check_estimator(name: str, estimator: Any, size: tuple[int, int], channels: int) -> None:
-    """A module of the user's: the methods are there and give the shapes that training needs."""
-    missing = [m for m in ("loss", "keypoints") if not callable(getattr(estimator, m, None))]
-    if missing or not isinstance(estimator, torch.nn.Module):
-        what = f"lacks {', '.join(missing)}" if missing else "is no torch.nn.Module"
-        raise InputError(f"--estimator {name}: what it returns {what}; see handaug.models.estimators.Estimator")
-    estimator.eval()
-    with torch.no_grad():
-        output = estimator(torch.zeros(2, channels, *size))
-        known = cast(Estimator, estimator)
-        points = known.keypoints(output)
-        loss = known.loss(output, torch.zeros(2, N_JOINTS, 2), torch.full((2, N_JOINTS), 2, dtype=torch.uint8))
-    if tuple(points.shape) != (2, N_JOINTS, 2):
-        raise InputError(
-            f"--estimator {name}: keypoints are {tuple(points.shape)} for 2 images, must be (2, {N_JOINTS}, 2)"
-        )
-    if loss.numel() != 1:
-        raise InputError(f"--estimator {name}: loss is {tuple(loss.shape)}, must be one number")
-
-
-def _predict(estimator: Estimator, rows: RowPool) -> NDArray[np.float32]:
-    """Keypoints (rows, 21, 2) in pixels."""
-    out = []
-    for start in range(0, len(rows), _PREDICT_ROWS):
-        index = np.arange(start, min(start + _PREDICT_ROWS, len(rows)))
-        out.append(estimate(estimator, rows.images(index)))
-    return np.concatenate(out)
+def _predict(estimator: Estimator, rows: RowPool) -> Prediction:
+    """Places of all rows."""
+    parts = []
+    for begin in range(0, len(rows), _PREDICT_ROWS):
+        index = np.arange(begin, min(begin + _PREDICT_ROWS, len(rows)))
+        parts.append(predict(estimator, rows.images(index)))
+    spatial = [part.keypoints_3d for part in parts if part.keypoints_3d is not None]
+    return Prediction(np.concatenate([part.keypoints for part in parts]), np.concatenate(spatial) if spatial else None)
 
 
 def _mean_error(estimator: Estimator, rows: RowPool) -> float:
     """Mean joint error in pixels."""
-    found = _predict(estimator, rows)
+    found = _predict(estimator, rows).keypoints
     return float(np.nanmean(keypoint_distances(found, rows.keypoints_2d, rows.visibility)))
 
 
@@ -148,8 +178,9 @@ def train_run(
     training: Training,
     *,
     real: RowPool,
-    minted: RowPool,
+    extra: RowPool | None,
     validation: RowPool,
+    learned_from: Sequence[HandDataset],
     progress: Progress,
 ) -> None:
     """Train one arm with one seed and store its best checkpoint; nothing is done where it lies there already.
@@ -161,22 +192,24 @@ def train_run(
         seed: Of the experiment.
         training: What all arms share.
         real: Real rows.
-        minted: Minted rows.
+        extra: The arm's extra rows.
         validation: Rows on which the checkpoint is chosen.
+        learned_from: What the checkpoint will say it has seen.
         progress: Told of the steps.
     """
     if (folder / CONFIG).exists():
         return
     own = int(np.random.SeedSequence(seed, spawn_key=(_RUN_SEED, number)).generate_state(1)[0])
     torch.manual_seed(own)  # the same initialisation in every arm
-    estimator = make_estimator(training.estimator, real.size, real.channels, training.width)
+    estimator = make_estimator(training.recipe, real.size, real.channels)
+    both_hands = real.both_hands or (extra is not None and extra.both_hands)
     batches = training_batches(
         real,
         batch_size=training.batch_size,
         seed=own,
-        minted=minted if arm.minted else None,
-        minted_fraction=training.minted_fraction,
-        transform=TrainTransform("standard", flips=real.both_hands) if arm.transformed else None,
+        minted=extra if arm.extra else None,
+        minted_fraction=1.0 if arm.alone else training.minted_fraction,
+        transform=TrainTransform("standard", flips=both_hands) if arm.transformed else None,
     )
     result = fit_estimator(
         estimator,
@@ -190,28 +223,14 @@ def train_run(
         label=f"{arm.name}, seed {number}",
     )
     info = {"arm": arm.name, "seed": number, "steps": training.steps, "validation_px": list(result.validation)}
-    _save(folder, estimator, training.estimator, info)
+    write_seen(folder, learned_from, training.recipe.start)
+    save_estimator(folder, estimator, info)
 
 
-def _save(folder: Path, estimator: Estimator, name: str, info: dict[str, Any]) -> None:
-    """Write a checkpoint; one of the user's own module names its factory, which `predict_run` calls again."""
-    if ":" not in name:
-        save_estimator(folder, estimator, info)
-        return
-    height, width = estimator.size
-    config = {"kind": KIND, "estimator": name, "size": [height, width], "channels": estimator.channels, "info": info}
-    save_model(folder, estimator.state_dict(), config)
-
-
-def predict_run(folder: Path, rows: RowPool, device: str) -> NDArray[np.float32]:
-    """Keypoints (rows, 21, 2) in pixels by a stored run."""
-    name = str(read_config(folder, KIND)["estimator"])
-    if ":" in name:
-        estimator = make_estimator(name, rows.size, rows.channels)
-        load_weights(estimator, load_model(folder, KIND)[0], folder)
-    else:
-        estimator = load_estimator(folder, device)[0]
-    return _predict(estimator.to(device), rows)
+def predict_run(folder: Path, recipe: Recipe, rows: RowPool, device: str) -> Prediction:
+    """Places in all rows by a stored run."""
+    estimator, _ = load_estimator(folder, device, trust=recipe.name)
+    return _predict(estimator, rows)
 
 
 def validation_of(folder: Path) -> list[float]:

@@ -14,7 +14,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import TRAIN
 
-__all__ = ["check_fits", "check_leaks"]
+__all__ = ["check_fits", "check_leaks", "unknown_training"]
 
 
 def check_fits(data: HandDataset, real: HandDataset) -> None:
@@ -54,6 +54,24 @@ def check_leaks(training: Sequence[HandDataset], test: HandDataset, validation: 
                         "split alone"
                     )
     _check_field(validation, test, "group", "test")
+
+
+def unknown_training(minted: HandDataset, known: Sequence[HandDataset]) -> list[str]:
+    """Models behind a minted file that were trained on none of the files at hand.
+
+    Disentanglers and checkers read the train split of their file alone, so those of a known file have seen no test row
+    that the splits keep apart. Of an unknown file nothing can be said.
+
+    Args:
+        minted: The minted file.
+        known: The files of the experiment.
+
+    Returns:
+        Of "disentangler" and "checker" those whose training file is unknown; a file without a record counts as known.
+    """
+    checksums = {data.checksum for data in known}
+    found = {name: str(minted.attrs.get(f"{name}_data_checksum", "")) for name in ("disentangler", "checker")}
+    return [name for name, checksum in found.items() if checksum and checksum not in checksums]
 
 
 def _check_field(data: HandDataset, held_out: HandDataset, field: str, name: str) -> None:

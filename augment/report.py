@@ -29,8 +29,13 @@ _COLOURS = {
     "real+albumentations": "#4477aa",
     "real+minted": "#ddaa33",
     "real+minted+albumentations": "#bb3355",
+    "real+renders+albumentations": "#228833",
+    "renders+albumentations": "#66ccaa",
+    "minted+albumentations": "#aa66bb",
+    "real+unchecked+albumentations": "#775533",
 }
 _BASELINE, _CANDIDATE = "real+albumentations", "real+minted+albumentations"
+_KINDS = ("visible", "hidden")
 _HISTOGRAM_ROWS = 200_000
 _SHOWN = 6
 
@@ -91,16 +96,16 @@ def _pck_and_validation(data: ReportData) -> str:
     )
     for axis in (left, right):
         _clean(axis)
-    return _embed(figure, "PCK curves of the four arms, and their validation error over the training steps")
+    return _embed(figure, "PCK curves of the arms, and their validation error over the training steps")
 
 
 def _per_joint(data: ReportData) -> str:
     figure = _figure(11, 3.4)
     axis = figure.subplots()
-    width = 0.2
+    width = 0.8 / len(data.errors)
     for k, (name, errors) in enumerate(data.errors.items()):
         axis.bar(
-            np.arange(len(JOINTS)) + (k - 1.5) * width,
+            np.arange(len(JOINTS)) + (k - (len(data.errors) - 1) / 2) * width,
             np.nanmean(errors, (0, 1)),
             width,
             color=_COLOURS[name],
@@ -112,7 +117,7 @@ def _per_joint(data: ReportData) -> str:
     axis.set(ylabel="mean error, px", title="Error of each joint on the test rows")
     axis.legend(frameon=False, fontsize=8, ncols=4)
     _clean(axis)
-    return _embed(figure, "Mean error of each of the 21 joints in the four arms")
+    return _embed(figure, "Mean error of each of the 21 joints in each arm")
 
 
 def _gain_curve(data: ReportData) -> str:
@@ -130,8 +135,9 @@ def _gain_curve(data: ReportData) -> str:
     )
     left.axhline(0, color="#888", lw=1)
     left.set(xscale="log", xlabel="labelled poses", ylabel="error reduction, %", title="Gain with its 95 % interval")
-    for name in _COLOURS:
-        right.plot(poses, [point["arms"][name] for point in curve], color=_COLOURS[name], marker="o", label=name)
+    for name in data.errors:
+        known = [(point["poses"], point["arms"][name]) for point in curve if name in point["arms"]]
+        right.plot(*zip(*known, strict=True), color=_COLOURS[name], marker="o", label=name)
     right.set(
         xscale="log", yscale="log", xlabel="labelled poses", ylabel="mean joint error, px", title="Error of each arm"
     )
@@ -209,17 +215,44 @@ def _table(data: ReportData) -> str:
         ("MSE as mean distance, px", "mse_mean_distance_px", ".3f"),
         ("MSE as mean square, px²", "mse_mean_square_px2", ".2f"),
         ("PCK AUC 0–30 px", "auc_0_30_px", ".4f"),
-        ("PCK AUC, box", "auc_0_0.3_box", ".4f"),
+        ("median, share of box", "epe_median_box", ".1%"),
+        ("PCK AUC 0–0.3 box", "auc_0_0.3_box", ".4f"),
         ("within 5 px", "pck_5_px", ".1%"),
     ]
+    if all("epe_mean_mm" in arm for arm in data.figures["arms"].values()):
+        columns += [
+            ("EPE mean, mm", "epe_mean_mm", ".1f"),
+            ("PCK AUC 20–50 mm", "auc_20_50_mm", ".4f"),
+            ("PA-MPJPE, mm", "pa_mpjpe_mm", ".1f"),
+        ]
     head = "".join(f"<th>{title}</th>" for title, _, _ in columns)
     rows = []
     for name, arm in data.figures["arms"].items():
         cells = "".join(f"<td>{arm[key]:{form}}</td>" for _, key, form in columns)
+        kinds = arm["per_visibility_px"]
+        cells += "".join(f"<td>{kinds[kind]:.3f}</td>" if kind in kinds else "<td></td>" for kind in _KINDS)
         seeds = ", ".join(f"{one['epe_mean_px']:.3f}" for one in arm["per_seed"])
         dot = f'<span class="dot" style="background:{_COLOURS[name]}"></span>'
         rows.append(f"<tr><th>{dot}{html.escape(name)}</th>{cells}<td>{seeds}</td></tr>")
-    return f"<table><tr><th>arm</th>{head}<th>EPE of each seed</th></tr>{''.join(rows)}</table>"
+    head += "<th>visible, px</th><th>hidden, px</th><th>EPE of each seed</th>"
+    return f"<table><tr><th>arm</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _comparisons(data: ReportData) -> str:
+    """Every other pair of arms with albumentations that was compared."""
+    rows = []
+    for pair in data.figures["comparisons"]:
+        low, high = pair["ci95"]
+        rows.append(
+            f"<tr><th>{html.escape(pair['candidate'])}</th><td>{html.escape(pair['baseline'])}</td>"
+            f"<td>{pair['mean']:+.1f} %</td><td>{low:+.1f} to {high:+.1f}</td></tr>"
+        )
+    if not rows:
+        return ""
+    return (
+        "<h2>Further comparisons</h2><table><tr><th>arm</th><th>against</th><th>error reduction</th>"
+        f"<th>95 % interval</th></tr>{''.join(rows)}</table>"
+    )
 
 
 _STYLE = """ :root{color-scheme:light}body{font:15px/1.5 system-ui,sans-serif;max-width:1120px;margin:2rem
@@ -259,6 +292,7 @@ def write_gain_report(path: Path, data: ReportData) -> None:
 weights and order for each seed, best of the same number of checkpoints on validation; the test rows were opened once,
 at the end.</p>
 <h2>Arms</h2>{_table(data)}
+{_comparisons(data)}
 <h2>Curves</h2>{_pck_and_validation(data)}
 {_per_joint(data)}
 {_gain_curve(data)}

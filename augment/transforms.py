@@ -17,6 +17,7 @@ import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.camera import flip_points_3d
 from handaug.data_specs.errors import InputError
 
 __all__ = ["STRENGTHS", "PoseBatch", "TrainTransform", "flip_batch", "outside"]
@@ -36,6 +37,8 @@ class PoseBatch:
     """(N, 21), 0 outside or not labelled, 1 hidden, 2 visible."""
     handedness: NDArray[np.uint8]
     """(N,), 0 left, 1 right."""
+    keypoints_3d: NDArray[np.float32] | None = None
+    """(N, 21, 3) metres, camera frame, relative to the wrist; None where nobody asks for 3D."""
 
 
 def outside(keypoints: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
@@ -47,13 +50,16 @@ def outside(keypoints: NDArray[np.float32], height: int, width: int) -> NDArray[
 
 
 def flip_batch(batch: PoseBatch, which: NDArray[np.bool_]) -> PoseBatch:
-    """Mirror the rows where `which` (N,) is true: image, x, handedness; the joint order stays."""
+    """Mirror the rows where `which` (N,) is true: image, x in 2D and 3D, handedness; the joint order stays."""
     width = batch.images.shape[2]
     images, keypoints, handedness = batch.images.copy(), batch.keypoints_2d.copy(), batch.handedness.copy()
     images[which] = images[which][:, :, ::-1]
     keypoints[which, :, 0] = (width - 1) - keypoints[which, :, 0]
     handedness[which] = 1 - handedness[which]
-    return PoseBatch(images, keypoints, batch.visibility, handedness)
+    spatial = batch.keypoints_3d
+    if spatial is not None:
+        spatial = np.where(which[:, None, None], flip_points_3d(spatial), spatial)
+    return PoseBatch(images, keypoints, batch.visibility, handedness, spatial)
 
 
 def _pipeline(strength: str) -> list[Any]:
@@ -64,6 +70,7 @@ def _pipeline(strength: str) -> list[Any]:
     return [
         A.Affine(
             scale=(0.9, 1.1) if light else (0.75, 1.25),
+            keep_ratio=True,  # a hand that is stretched along one axis is no view of any hand
             rotate=(-15, 15) if light else (-45, 45),
             translate_percent={"x": (-0.05, 0.05), "y": (-0.05, 0.05)}
             if light
@@ -117,10 +124,29 @@ class TrainTransform:
         images = np.empty_like(batch.images)
         keypoints = batch.keypoints_2d.copy()
         height, width = images.shape[1:3]
+        spatial = None if batch.keypoints_3d is None else batch.keypoints_3d.copy()
+        probes = _PROBES * np.float32(width)
         for i, image in enumerate(batch.images):
             labelled = np.isfinite(keypoints[i]).all(-1)
-            done = self._compose(image=image, keypoints=keypoints[i, labelled])
+            done = self._compose(image=image, keypoints=np.concatenate([keypoints[i, labelled], probes]))
             images[i] = done["image"].reshape(images.shape[1:])
-            keypoints[i, labelled] = done["keypoints"]
+            keypoints[i, labelled] = done["keypoints"][: -len(probes)]
+            if spatial is not None:
+                spatial[i, :, :2] = spatial[i, :, :2] @ _turn(done["keypoints"][-len(probes) :]).T
         visibility = np.where(outside(keypoints, height, width), 0, batch.visibility).astype(np.uint8)
-        return PoseBatch(images, keypoints, visibility, batch.handedness)
+        return PoseBatch(images, keypoints, visibility, batch.handedness, spatial)
+
+
+_PROBES = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
+"""Points that go through the pipeline beside the joints and show how it turned the picture."""
+
+
+def _turn(probes: NDArray[Any]) -> NDArray[np.float32]:
+    """Rotation (2, 2) of the picture that took `_PROBES` to these points.
+
+    Turning a picture about its middle is turning the camera about its axis, so x and y of 3D points turn with it. Scale
+    and shift are a nearer hand and another principal point; relative to the wrist they change nothing but perspective.
+    """
+    along_x = np.asarray(probes[1], np.float64) - np.asarray(probes[0], np.float64)
+    cosine, sine = along_x / np.linalg.norm(along_x)
+    return np.array([[cosine, -sine], [sine, cosine]], np.float32)

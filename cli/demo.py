@@ -28,7 +28,7 @@ POSES = 64
 MINTED = 1000
 DISENTANGLE_STEPS = 600
 CHECKER_STEPS = 400
-GAIN_STEPS = 60
+GAIN_STEPS = 240
 GAIN_SEEDS = 2
 """Sized for about seven minutes on two cores: enough to see shapes in the grid, nowhere near enough to see a gain."""
 

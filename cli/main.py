@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "remix": "Mint new labelled images from pose x appearance pairs.",
     "train-pose": "Train pose estimators with and without minted data; report the gain.",
     "evaluate": "Measure a pose estimator on a dataset.",
+    "export-onnx": "Write a trained estimator as ONNX, checked against PyTorch.",
     "export": "Write a dataset in another trainer's format.",
     "import": "Import a public hand dataset.",
     "walk": "Draw a walk through pose and appearance space.",

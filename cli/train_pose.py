@@ -20,6 +20,8 @@ from handaug.data_specs.errors import InputError
 
 __all__ = ["command"]
 
+DEFAULT_ESTIMATOR = "compact"
+
 
 @click.command(short_help="Train pose estimators with and without minted data; report the gain.")
 @click.option(
@@ -35,23 +37,60 @@ __all__ = ["command"]
     type=DATA_FILE,
     metavar="DATA",
     show_default="none",
-    help="Rendered data whose train split joins the real rows in every arm.",
+    help="Rendered data whose train split the arms with renders learn from.",
+)
+@click.option(
+    "--unchecked",
+    type=DATA_FILE,
+    metavar="DATA",
+    show_default="none",
+    help="Data minted without the label check (remix --max-label-error of a size that nothing exceeds).",
+)
+@click.option(
+    "--arms",
+    default="",
+    metavar="NAME,NAME",
+    show_default="none",
+    help="Arms beside the four, all with albumentations: real+renders, renders, minted, real+unchecked.",
 )
 @click.option(
     "--test", type=DATA_FILE, metavar="DATA", show_default="that of --real", help="Data whose test split measures."
 )
 @click.option(
     "--estimator",
-    default="unet",
-    metavar="NAME|module:factory",
-    help="Estimator to train: a registered name or a factory of your own.",
+    default=DEFAULT_ESTIMATOR,
+    metavar="NAME|module:factory|CKPT",
+    help="Estimator to train: heatmap, resnet18, resnet50, simcc, unet, compact, compact-3d, an entry point's name, a "
+    "factory of your own, or the folder of a checkpoint to go on from.",
+)
+@click.option(
+    "--backbone",
+    type=DATA_FILE,
+    metavar="FILE",
+    show_default="random weights",
+    help="Weights of the backbone of resnet18 or resnet50 (torchvision's .pth); nothing is downloaded.",
 )
 @click.option("--seeds", type=int, default=3, help="Seeds of each arm; 5 or more for a claim.")
 @click.option(
-    "--steps", type=int, default=None, show_default="800 on a CPU, 4000 on a GPU", help="Optimiser steps of each run."
+    "--steps", type=int, default=None, show_default="4000 on a CPU, 10000 on a GPU", help="Optimiser steps of each run."
 )
+@click.option("--batch-size", type=int, default=None, show_default="16 on a CPU, 64 on a GPU", help="Images in a step.")
+@click.option("--lr", type=float, default=2e-3, help="Highest learning rate.")
 @click.option("--label-budgets", default="all", metavar="100,500,all", help="Label budgets, counted in poses.")
-@click.option("--minted-fraction", type=float, default=0.5, help="Share of each batch that minted images take.")
+@click.option(
+    "--minted-fraction",
+    type=float,
+    default=0.5,
+    help="Share of each batch that minted images (or renders) take beside real ones.",
+)
+@click.option(
+    "--weight-scale",
+    type=float,
+    metavar="PX",
+    default=None,
+    show_default="all count alike",
+    help="Label error at which a minted image counts half: weight PX^2 / (PX^2 + error^2).",
+)
 @click.option("--out", type=FOLDER, metavar="RUN", show_default="pose in the workspace", help="Folder of the results.")
 @seed_option
 @device_option
@@ -62,12 +101,18 @@ def command(
     real: Path | None,
     minted: Path | None,
     renders: Path | None,
+    unchecked: Path | None,
+    arms: str,
     test: Path | None,
     estimator: str,
+    backbone: Path | None,
     seeds: int,
     steps: int | None,
+    batch_size: int | None,
+    lr: float,
     label_budgets: str,
     minted_fraction: float,
+    weight_scale: float | None,
     out: Path | None,
     seed: int,
     device: str,
@@ -76,8 +121,8 @@ def command(
 ) -> None:
     """Train pose estimators with and without minted data, with equal budgets, and report the gain.
 
-    Writes gain.json and report.html. The arms are {real, real + minted} x {plain, albumentations}; an interrupted
-    experiment goes on with the same command.
+    Writes gain.json and report.html. The arms are {real, real + minted} x {plain, albumentations}; --arms adds more.
+    An interrupted experiment goes on with the same command.
     """
     for path, default, how in (
         (real, workspace.renders, "run 'handaug render' first or give --real"),
@@ -89,17 +134,22 @@ def command(
     from handaug.augment.checker import default_checker_config
     from handaug.augment.gain import GainConfig, default_training, measure_gain
 
-    sized = default_training(place, estimator)
+    sized = default_training(place)
     config = GainConfig(
         real=real or workspace.renders,
         minted=minted or workspace.minted,
         test=test,
         renders=renders,
+        unchecked=unchecked,
+        arms=arms,
         estimator=estimator,
+        backbone=backbone,
         seeds=seeds,
-        width=sized["width"],
         steps=sized["steps"] if steps is None else steps,
+        batch_size=sized["batch_size"] if batch_size is None else batch_size,
+        lr=lr,
         minted_fraction=minted_fraction,
+        weight_scale=weight_scale,
         label_budgets=label_budgets,
         seed=seed,
         real_is_rendered=real is None,

@@ -1,11 +1,13 @@
-"""Measure a stored model's 2D keypoints on a dataset."""
+"""Measure a stored model's keypoints on a dataset: 2D always, root-relative 3D where model and data have it."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
@@ -16,62 +18,106 @@ from handaug.models.disentangle.api import load_disentangler
 from handaug.models.dvae.config import METHODS as DVAE_METHODS
 from handaug.models.dvae.measure import evaluate_dvae
 from handaug.models.estimators import load_estimator
-from handaug.models.fit import predict_keypoints
+from handaug.models.estimators.predict import Prediction, predict
 from handaug.models.methods import method_of_run
-from handaug.models.metrics import KeypointMetrics
+from handaug.models.metrics import (
+    BOX_GRID,
+    MM_GRID,
+    PX_GRID,
+    KeypointMetrics,
+    KeypointMetrics3D,
+    error_by_joint,
+    error_by_visibility,
+    pck_curve,
+)
 
 __all__ = ["evaluate_checkpoint"]
 
 _BATCH = 256
+_ROOT_RELATIVE = "keypoints_3d"
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, rows: HandDataset, *, device: str = "cpu", progress: Progress = SILENT
-) -> dict[str, float]:
+    checkpoint: Path,
+    rows: HandDataset,
+    *,
+    trust: str | None = None,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
     """Measure an estimator, or the pose branch of a disentangler.
 
     Args:
         checkpoint: Folder of the model.
         rows: What to measure on.
+        trust: The module:factory that may be imported, where the checkpoint names one.
         device: Where to compute.
         progress: Told of the rows.
 
     Returns:
-        The figures of `KeypointMetrics.compute`, and `rows`. Figures that cannot be computed are left out. Of a dVAE
-        those of `handaug.models.dvae.measure`.
+        `rows`; the figures of `KeypointMetrics.compute`, and those of `KeypointMetrics3D.compute` where model and data
+        have 3D; `per_joint_px`, `per_visibility_px` (and `_mm`): mean errors by name; `pck`: for each unit the
+        thresholds and the share of joints within them. Figures that cannot be computed are left out. Of a dVAE those
+        of `handaug.models.dvae.measure`.
 
     Raises:
-        InputError: The checkpoint cannot be read, or takes other images.
+        InputError: The checkpoint cannot be read, takes other images, or gives NaN.
     """
     if method_of_run(checkpoint) in DVAE_METHODS:
-        return evaluate_dvae(checkpoint, rows, device=device)
-    predict, size, channels = _load(checkpoint, device)
+        return dict(evaluate_dvae(checkpoint, rows, device=device))
+    model, size, channels = _load(checkpoint, device, trust)
     if rows.size != size or rows.channels != channels:
         raise InputError(
             f"{rows.path}: has {rows.size[1]}x{rows.size[0]} px with {rows.channels} channels, {checkpoint} takes "
             f"{size[1]}x{size[0]} px with {channels}; give data of that size"
         )
-    metrics = KeypointMetrics()
+    flat, spatial, seen = KeypointMetrics(), KeypointMetrics3D(), []
+    wanted = ["images", "keypoints_2d", "visibility", *([_ROOT_RELATIVE] if rows.has(_ROOT_RELATIVE) else [])]
     with progress.task("evaluate", total=len(rows), unit="images") as advance:
-        for batch in rows.iter_batches(_BATCH, ["images", "keypoints_2d", "visibility"]):
-            images = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2)
-            metrics.update(predict(images).numpy(), batch["keypoints_2d"], batch["visibility"])
-            advance(len(images))
-    figures = {name: value for name, value in metrics.compute().items() if value == value}
-    return {"rows": float(len(rows)), **figures}
+        for batch in rows.iter_batches(_BATCH, wanted):
+            found = model(batch["images"])
+            flat.update(found.keypoints, batch["keypoints_2d"], batch["visibility"])
+            if found.keypoints_3d is not None and _ROOT_RELATIVE in batch:
+                spatial.update(found.keypoints_3d, batch[_ROOT_RELATIVE], batch["visibility"])
+            seen.append(batch["visibility"])
+            advance(len(batch["images"]))
+    return {"rows": float(len(rows)), **_figures(flat, spatial, np.concatenate(seen))}
 
 
-def _load(checkpoint: Path, device: str) -> tuple[Callable[[Tensor], Tensor], tuple[int, int], int]:
-    """A function from uint8 images to keypoints, and what images it takes."""
+def _figures(flat: KeypointMetrics, spatial: KeypointMetrics3D, visibility: NDArray[np.uint8]) -> dict[str, Any]:
+    """Everything that is known of the errors."""
+    pixels, boxes, millimetres = flat.distances(), flat.box_distances(), spatial.distances()
+    figures: dict[str, Any] = {name: value for name, value in flat.compute().items() if value == value}
+    curves = {"px": (pixels, PX_GRID), "box": (boxes, BOX_GRID)}
+    breakdown = {"px": pixels}
+    if millimetres.size:
+        figures |= {name: value for name, value in spatial.compute().items() if value == value}
+        curves["mm"], breakdown["mm"] = (millimetres, MM_GRID), millimetres
+    for unit, errors in breakdown.items():
+        figures[f"per_joint_{unit}"] = error_by_joint(errors)
+        figures[f"per_visibility_{unit}"] = error_by_visibility(errors, visibility)
+    figures["pck"] = {
+        unit: {"thresholds": [round(float(t), 6) for t in grid], "share": pck_curve(errors, grid).tolist()}
+        for unit, (errors, grid) in curves.items()
+        if np.isfinite(errors).any()
+    }
+    return figures
+
+
+def _load(
+    checkpoint: Path, device: str, trust: str | None
+) -> tuple[Callable[[NDArray[np.uint8]], Prediction], tuple[int, int], int]:
+    """A function from uint8 images (N, H, W, C) to keypoints, and what images it takes."""
     if _kind(checkpoint) == DISENTANGLER:
         model = load_disentangler(checkpoint, device)
-        return (
-            lambda images: model.pose_keypoints(model.encode_pose(images.float() / 255.0)).cpu(),
-            model.size,
-            model.channels,
-        )
-    estimator, _ = load_estimator(checkpoint, device)
-    return lambda images: predict_keypoints(estimator, images), estimator.size, estimator.channels
+
+        def pose_branch(images: NDArray[np.uint8]) -> Prediction:
+            pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
+            return Prediction(model.pose_keypoints(model.encode_pose(pixels)).cpu().numpy(), None)
+
+        return pose_branch, model.size, model.channels
+    estimator, _ = load_estimator(checkpoint, device, trust=trust)
+    return lambda images: predict(estimator, images), estimator.size, estimator.channels
 
 
 def _kind(checkpoint: Path) -> str:

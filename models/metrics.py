@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.data_specs.schema import HIDDEN
+from handaug.data_specs.joints import JOINTS
+from handaug.data_specs.schema import HIDDEN, VISIBLE
 
 __all__ = [
     "BOX_GRID",
@@ -21,8 +22,11 @@ __all__ = [
     "MM_GRID",
     "PX_GRID",
     "KeypointMetrics",
+    "KeypointMetrics3D",
     "align_similarity",
     "area_under_pck",
+    "error_by_joint",
+    "error_by_visibility",
     "hand_box_sides",
     "keypoint_distances",
     "pa_mpjpe",
@@ -160,6 +164,10 @@ class KeypointMetrics:
         """(rows, J) pixels in the order of the updates, NaN where not labelled."""
         return np.concatenate(self._pixels) if self._pixels else np.empty((0, 0))
 
+    def box_distances(self) -> NDArray[np.float64]:
+        """(rows, J) shares of the hand's box, NaN where not labelled or where the box has no side."""
+        return np.concatenate(self._boxes) if self._boxes else np.empty((0, 0))
+
     def compute(self) -> dict[str, float]:
         """All figures.
 
@@ -168,12 +176,14 @@ class KeypointMetrics:
             epe_mean_px, epe_median_px: end-point error.
             mse_mean_distance_px, mse_mean_square_px2: the two readings of Li et al.'s "MSE (in pixels)".
             auc_0_30_px: area under PCK over `PX_GRID`; pck_5_px: share within 5 px.
-            auc_0_0.3_box: area under PCK over `BOX_GRID`, distances as shares of the hand's box.
+            epe_mean_box, epe_median_box: distances as shares of the longer side of the box of the labelled joints.
+            auc_0_0.3_box: area under PCK over `BOX_GRID` of these.
             Figures are NaN where no joint was labelled.
         """
         pixels = self.distances()
         finite = pixels[np.isfinite(pixels)]
-        boxes = np.concatenate(self._boxes) if self._boxes else np.empty((0, 0))
+        boxes = self.box_distances()
+        shares = boxes[np.isfinite(boxes)]
         nan = float("nan")
         return {
             "joints": float(finite.size),
@@ -183,5 +193,82 @@ class KeypointMetrics:
             "mse_mean_square_px2": float((finite**2).mean()) if finite.size else nan,
             "pck_5_px": float((finite <= 5.0).mean()) if finite.size else nan,
             "auc_0_30_px": area_under_pck(pixels, PX_GRID),
+            "epe_mean_box": float(shares.mean()) if shares.size else nan,
+            "epe_median_box": float(np.median(shares)) if shares.size else nan,
             "auc_0_0.3_box": area_under_pck(boxes, BOX_GRID),
         }
+
+
+class KeypointMetrics3D:
+    """Adds up root-relative 3D errors: both hands are moved so that their wrists lie at the origin.
+
+    Rows whose wrist has no label, or no finite place, are left out: they have no root. The wrist itself, whose error
+    is 0 by construction, counts in no figure but PA-MPJPE, which aligns all labelled joints anew.
+
+    Example:
+        >>> metrics = KeypointMetrics3D()
+        >>> true = np.zeros((1, 3, 3)); true[0, 1:, 0] = 0.03
+        >>> metrics.update(1.1 * true, true, np.ones((1, 3)))
+        >>> round(metrics.compute()["epe_mean_mm"], 3), round(metrics.compute()["pa_mpjpe_mm"], 6)
+        (3.0, 0.0)
+    """
+
+    def __init__(self) -> None:
+        self._millimetres: list[NDArray[np.float64]] = []
+        self._aligned: list[NDArray[np.float64]] = []
+
+    def update(self, predicted: FloatArray, true: FloatArray, visibility: NDArray[Any]) -> None:
+        """Add a batch: places (N, J, 3) in metres, joint 0 the wrist, and visibility (N, J)."""
+        seen = np.asarray(visibility)
+        rooted = (seen[:, 0] >= HIDDEN) & np.isfinite(np.asarray(true)[:, 0]).all(-1)
+        labelled = np.where(rooted[:, None], seen, 0)
+        found = np.asarray(predicted, np.float64) - np.asarray(predicted, np.float64)[:, :1]
+        wanted = np.asarray(true, np.float64) - np.asarray(true, np.float64)[:, :1]
+        self._aligned.append(1000.0 * pa_mpjpe(found, wanted, labelled))
+        distances = 1000.0 * keypoint_distances(found, wanted, labelled)
+        distances[:, 0] = np.nan
+        self._millimetres.append(distances)
+
+    def distances(self) -> NDArray[np.float64]:
+        """(rows, J) millimetres in the order of the updates, NaN where not labelled and at the wrist."""
+        return np.concatenate(self._millimetres) if self._millimetres else np.empty((0, 0))
+
+    def compute(self) -> dict[str, float]:
+        """All figures.
+
+        Returns:
+            joints_3d: labelled joints counted.
+            epe_mean_mm, epe_median_mm: end-point error.
+            auc_20_50_mm, auc_0_50_mm: area under PCK over `MM_FAR_GRID` and `MM_GRID`.
+            pa_mpjpe_mm: mean over hands after alignment by similarities with proper rotations.
+            Figures are NaN where no joint was labelled.
+        """
+        distances = self.distances()
+        finite = distances[np.isfinite(distances)]
+        aligned = np.concatenate(self._aligned) if self._aligned else np.empty(0)
+        aligned = aligned[np.isfinite(aligned)]
+        nan = float("nan")
+        return {
+            "joints_3d": float(finite.size),
+            "epe_mean_mm": float(finite.mean()) if finite.size else nan,
+            "epe_median_mm": float(np.median(finite)) if finite.size else nan,
+            "auc_20_50_mm": area_under_pck(distances, MM_FAR_GRID),
+            "auc_0_50_mm": area_under_pck(distances, MM_GRID),
+            "pa_mpjpe_mm": float(aligned.mean()) if aligned.size else nan,
+        }
+
+
+def error_by_joint(distances: FloatArray) -> dict[str, float]:
+    """Mean of the finite distances (rows, 21) of each joint, by name; joints without any are left out."""
+    return {
+        name: float(column[np.isfinite(column)].mean())
+        for name, column in zip(JOINTS, np.asarray(distances, np.float64).T, strict=True)
+        if np.isfinite(column).any()
+    }
+
+
+def error_by_visibility(distances: FloatArray, visibility: NDArray[Any]) -> dict[str, float]:
+    """Mean of the finite distances (rows, J) of hidden and of visible joints; a kind without any is left out."""
+    kinds = {"hidden": HIDDEN, "visible": VISIBLE}
+    picked = {name: (np.asarray(visibility) == value) & np.isfinite(distances) for name, value in kinds.items()}
+    return {name: float(np.asarray(distances)[which].mean()) for name, which in picked.items() if which.any()}

@@ -4,12 +4,14 @@ run.
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from toy import toy_arrays, write_toy
@@ -19,13 +21,14 @@ from handaug.augment.bootstrap import ErrorSums, relative_gain
 from handaug.augment.budgets import parse_budgets, pose_order
 from handaug.augment.checker import CheckerConfig, Checkers
 from handaug.augment.gain import GainConfig, GainResult, measure_gain
-from handaug.augment.gain_runs import ARMS, make_estimator, train_run
-from handaug.augment.leaks import check_leaks
+from handaug.augment.gain_runs import ARMS, Recipe, make_estimator, parse_further, train_run
+from handaug.augment.leaks import check_leaks, unknown_training
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.writer import DatasetWriter
 from handaug.models.disentangle.config import DisentangleConfig
+from handaug.models.estimators.seen import write_seen
 
 
 def _sums(errors: NDArray[Any], joints: int = 1) -> ErrorSums:
@@ -174,6 +177,14 @@ def test_leaks_are_refused(tmp_path: Path) -> None:
         check_leaks([HandDataset(source, rows=np.arange(40))], other, val)
 
 
+def test_models_trained_on_a_file_that_nobody_gave_are_named(tmp_path: Path) -> None:
+    source = HandDataset(write_toy(tmp_path / "real.h5", 12, size=32))
+    minted = HandDataset(_write_minted(tmp_path / "minted.h5", source.path))
+    assert unknown_training(minted, [source]) == [], "a file without a record says nothing"
+    minted.attrs |= {"disentangler_data_checksum": source.checksum, "checker_data_checksum": "another"}
+    assert unknown_training(minted, [source]) == ["checker"]
+
+
 def _config(folder: Path, **changed: Any) -> GainConfig:
     settings: dict[str, Any] = dict(
         real=folder / "real.h5",
@@ -219,7 +230,7 @@ def test_seeds_start_from_the_same_weights_in_each_arm(experiment: tuple[Path, G
     weights = []
     for _ in ARMS:
         torch.manual_seed(5)
-        weights.append(make_estimator("unet", (32, 32), 1).state_dict())
+        weights.append(make_estimator(Recipe("unet"), (32, 32), 1).state_dict())
     assert all(torch.equal(weights[0][k], other[k]) for other in weights for k in other)
     folder, _ = experiment
     assert len(list((folder / "pose" / "runs" / "all").glob("*/seed-*/model.safetensors"))) == 8
@@ -286,6 +297,11 @@ def test_an_interrupted_experiment_goes_on_to_the_same_figures(
         ({"minted_fraction": 0.0}, "--minted-fraction"),
         ({"minted_fraction": 1.5}, "--minted-fraction"),
         ({"label_budgets": "x"}, "--label-budgets"),
+        ({"weight_scale": 0.0}, "--weight-scale"),
+        ({"lr": 0.0}, "--lr"),
+        ({"arms": "real+nothing"}, "--arms"),
+        ({"arms": "renders"}, "--renders"),
+        ({"arms": "real+unchecked"}, "--unchecked"),
     ],
 )
 def test_bad_options_are_refused(tmp_path: Path, changed: dict[str, Any], flag: str) -> None:
@@ -341,3 +357,121 @@ def test_a_small_budget_makes_everything_from_its_own_labels(tmp_path: Path, mon
     ):
         assert minted.attrs[attribute] == subset.checksum
     assert toy_arrays(20, size=32)["pose_id"].max() == 19
+
+
+def test_further_arms_are_named_with_or_without_albumentations() -> None:
+    assert [arm.name for arm in parse_further("minted, real+renders,minted+albumentations")] == [
+        "real+renders+albumentations",
+        "minted+albumentations",
+    ]
+    assert parse_further("") == ()
+
+
+def test_an_arm_without_real_rows_sees_none(tmp_path: Path) -> None:
+    real = RowPool([HandDataset(write_toy(tmp_path / "real.h5", 12, size=32), split="train")])
+    other = RowPool([HandDataset(write_toy(tmp_path / "other.h5", 12, size=32, seed=9))])
+    points = next(training_batches(real, batch_size=8, seed=4, minted=other, minted_fraction=1.0))[1]
+    known = {tuple(row) for row in other.keypoints_2d[:, 0].tolist()}
+    assert all(tuple(row) in known for row in points[:, 0].tolist())
+
+
+def test_weights_follow_the_label_error_and_stay_with_their_rows(tmp_path: Path) -> None:
+    source = write_toy(tmp_path / "real.h5", 12, size=32)
+    real = RowPool([HandDataset(source, split="train")])
+    error = np.linspace(0, 8, len(real)).astype(np.float32)
+    path = _write_minted(tmp_path / "minted.h5", source, **{"provenance/label_error_px": error})
+    minted = RowPool([HandDataset(path)], weight_scale=2.0)
+    assert minted.weights is not None and minted.weights[0] == 1.0
+    assert np.interp(2.0, error, minted.weights) == pytest.approx(0.5, abs=0.02), "half at the scale"
+    batches = training_batches(real, batch_size=6, seed=0, minted=minted, transform=TrainTransform("light"))
+    for _ in range(4):
+        images, _, _, weights = next(batches)  # type: ignore[misc]
+        assert weights[3:].tolist() == [1.0] * 3 and (weights[:3] < 1.0).any() and len(images) == 6
+    assert len(next(training_batches(real, batch_size=4, seed=0))) == 3, "nobody is told of weights that are not in use"
+
+
+def test_turning_and_mirroring_a_picture_turns_and_mirrors_3d(tmp_path: Path) -> None:
+    """A weak camera (depth the same for all joints): pixels relative to the wrist are metres times f / z, always."""
+    pool = RowPool([HandDataset(write_toy(tmp_path / "real.h5", 12, size=32), split="train")], spatial=True)
+    batch = next(training_batches(pool, batch_size=16, seed=0, transform=TrainTransform("standard", flips=True)))
+    points, spatial = batch[1].numpy(), batch[4].numpy()  # type: ignore[misc]
+    pixels, metres = points - points[:, :1], spatial[..., :2]
+    scale = (pixels * metres).sum((1, 2)) / (metres**2).sum((1, 2))
+    assert np.abs(pixels - scale[:, None, None] * metres).max() < 0.05
+    assert np.ptp(scale) > 10, "the transform did scale"
+    assert not spatial[:, 0].any()
+    write_toy(tmp_path / "flat.h5", 4, size=32)
+    with h5py.File(tmp_path / "flat.h5", "a") as file:
+        del file["keypoints_3d"]
+    with pytest.raises(InputError, match="has no keypoints_3d"):
+        RowPool([HandDataset(tmp_path / "flat.h5")], spatial=True)
+
+
+@pytest.fixture(scope="module")
+def further(experiment: tuple[Path, GainResult]) -> tuple[Path, dict[str, Any]]:
+    """Every further arm, a 3D estimator, weighted minted rows."""
+    folder, _ = experiment
+    write_toy(folder / "renders.h5", 14, size=32, seed=5)
+    with h5py.File(folder / "renders.h5", "a") as file:  # other poses than those of the real file
+        for name in ("group", "pose_id"):
+            file[name][:] = file[name][:] + 1000
+    _write_minted(folder / "unchecked.h5", folder / "real.h5")
+    config = _config(
+        folder,
+        renders=folder / "renders.h5",
+        unchecked=folder / "unchecked.h5",
+        arms="real+renders,renders,minted,real+unchecked",
+        estimator="compact-3d",
+        width=4,
+        seeds=1,
+        weight_scale=1.0,
+    )
+    return folder, measure_gain(config, folder / "further").figures
+
+
+def test_further_arms_are_measured_in_2d_and_3d(further: tuple[Path, dict[str, Any]]) -> None:
+    folder, figures = further
+    assert len(figures["arms"]) == 8 and len(figures["comparisons"]) == 8
+    for arm in figures["arms"].values():
+        assert arm["epe_mean_mm"] > 0 and arm["pa_mpjpe_mm"] > 0 and len(arm["per_joint_px"]) == 21
+    for pair in figures["comparisons"]:
+        errors = [figures["arms"][pair[role]]["epe_mean_px"] for role in ("baseline", "candidate")]
+        assert pair["mean"] == pytest.approx(100 * (1 - errors[1] / errors[0]), rel=1e-5)
+    page = (folder / "further" / "report.html").read_text()
+    assert "Further comparisons" in page and "PA-MPJPE" in page and "real+unchecked+albumentations" in page
+    with safetensors.numpy.safe_open(
+        folder / "further" / "runs" / "all" / "renders+albumentations" / "seed-0" / "seen.safetensors", "numpy"
+    ) as seen:
+        assert (seen.get_tensor("group") >= 1000).all(), "an arm of renders alone has seen no real row"
+
+
+def test_a_checkpoint_goes_on_unless_it_saw_the_test(further: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = further
+    run = folder / "further" / "runs" / "all"
+    config = _config(folder, estimator=str(run / "real" / "seed-0"), seeds=1, steps=2)
+    result = measure_gain(config, tmp_path / "on")
+    assert "go on from the checkpoint seed-0." in result.figures["first_line"]
+    other = HandDataset(folder / "renders.h5")
+    with h5py.File(folder / "real.h5") as file:
+        test = np.flatnonzero(file["split"][:] == 2)
+    leak = tmp_path / "leak"
+    shutil.copytree(run / "real" / "seed-0", leak)
+    write_seen(leak, [HandDataset(folder / "real.h5", rows=test[:1]), other], None)
+    with pytest.raises(InputError, match="share their group with .* test rows"):
+        measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "refused")
+    (leak / "seen.safetensors").unlink()
+    told = measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "unknown")
+    assert "keeps no record" in told.figures["first_line"]
+    write_toy(tmp_path / "large.h5", 14, size=48)
+    _write_minted(tmp_path / "large_minted.h5", tmp_path / "large.h5")
+    wrong = _config(folder, real=tmp_path / "large.h5", minted=tmp_path / "large_minted.h5", estimator=str(leak))
+    with pytest.raises(InputError, match="takes 32x32 px"):
+        measure_gain(wrong, tmp_path / "wrong")
+
+
+def test_an_estimator_of_the_users_own_goes_all_the_way(experiment: tuple[Path, GainResult], tmp_path: Path) -> None:
+    folder, _ = experiment
+    for name in ("good", "spatial"):
+        config = _config(folder, estimator=f"outside_estimators:{name}", seeds=1, steps=2, weight_scale=1.0)
+        figures = measure_gain(config, tmp_path / name).figures
+        assert ("epe_mean_mm" in figures["arms"]["real"]) == (name == "spatial")

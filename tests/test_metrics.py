@@ -4,16 +4,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 from scipy.spatial import procrustes
+from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
+from torchmetrics import MeanSquaredError
+from torchmetrics.utilities.compute import auc
 
+from handaug.data_specs.joints import JOINTS
 from handaug.models.metrics import (
+    BOX_GRID,
     MM_FAR_GRID,
+    MM_GRID,
     PX_GRID,
     KeypointMetrics,
+    KeypointMetrics3D,
     align_similarity,
     area_under_pck,
+    error_by_joint,
+    error_by_visibility,
     hand_box_sides,
     keypoint_distances,
     pa_mpjpe,
@@ -141,3 +152,97 @@ def test_distances_keep_their_rows() -> None:
     distances = keypoint_distances(np.full((1, 2, 2), 3.0), np.zeros((1, 2, 2)), np.array([[0, 1]]))
     assert np.isnan(distances[0, 0])
     assert distances[0, 1] == pytest.approx(np.sqrt(18))
+
+
+def _random_hands(seed: int, count: int = 12, dimensions: int = 2) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Predictions, labels with NaN where nothing is labelled, and visibility; wrists are labelled."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(scale=20.0 if dimensions == 2 else 0.04, size=(count, 21, dimensions))
+    predicted = true + rng.normal(scale=6.0 if dimensions == 2 else 0.02, size=true.shape)
+    visibility = rng.integers(0, 3, (count, 21)).astype(np.uint8)
+    visibility[:, 0] = 2
+    true[visibility == 0] = np.nan
+    return predicted, true, visibility
+
+
+def test_2d_figures_agree_with_torchmetrics_and_scipy() -> None:
+    predicted, true, visibility = _random_hands(10)
+    metrics = KeypointMetrics()
+    metrics.update(predicted, true, visibility)
+    figures = metrics.compute()
+    seen = visibility > 0
+    squared = MeanSquaredError()
+    squared.update(torch.from_numpy(predicted[seen]), torch.from_numpy(true[seen]))
+    assert figures["mse_mean_square_px2"] == pytest.approx(2 * float(squared.compute()), rel=1e-6)
+    one_by_one = np.array([cdist(p[None], t[None])[0, 0] for p, t in zip(predicted[seen], true[seen], strict=True)])
+    assert figures["epe_mean_px"] == pytest.approx(one_by_one.mean())
+    assert figures["epe_median_px"] == pytest.approx(np.median(one_by_one))
+    share = np.array([(one_by_one <= limit).mean() for limit in PX_GRID])
+    assert figures["auc_0_30_px"] == pytest.approx(trapezoid(share, PX_GRID) / 30)
+    assert figures["auc_0_30_px"] == pytest.approx(float(auc(torch.tensor(PX_GRID), torch.tensor(share))) / 30)
+    sides = np.array([max(np.ptp(t[s, 0]), np.ptp(t[s, 1])) for t, s in zip(true, seen, strict=True)])
+    of_box = one_by_one / np.repeat(sides, seen.sum(1))
+    assert figures["epe_median_box"] == pytest.approx(np.median(of_box))
+    assert figures["epe_mean_box"] == pytest.approx(of_box.mean())
+    share = np.array([(of_box <= limit + 1e-12).mean() for limit in BOX_GRID])
+    assert figures["auc_0_0.3_box"] == pytest.approx(trapezoid(share, BOX_GRID) / 0.3)
+
+
+def test_3d_figures_agree_with_loops_and_scipys_rotations() -> None:
+    """Root-relative, in millimetres; PA-MPJPE against SciPy's own best proper rotation (Kabsch) with the best scale."""
+    predicted, true, visibility = _random_hands(11, dimensions=3)
+    metrics = KeypointMetrics3D()
+    for rows in (slice(0, 5), slice(5, 12)):
+        metrics.update(predicted[rows], true[rows], visibility[rows])
+    figures = metrics.compute()
+    errors, aligned = [], []
+    for p, t, s in zip(predicted, true, visibility > 0, strict=True):
+        errors += [1000 * np.linalg.norm((p[j] - p[0]) - (t[j] - t[0])) for j in np.flatnonzero(s) if j]
+        source, target = p[s] - p[s].mean(0), t[s] - t[s].mean(0)
+        turned = Rotation.align_vectors(target, source)[0].apply(source)
+        turned *= (turned * target).sum() / (turned**2).sum()
+        aligned.append(1000 * np.linalg.norm(turned - target, axis=1).mean())
+    assert figures["joints_3d"] == len(errors)
+    assert figures["epe_mean_mm"] == pytest.approx(np.mean(errors))
+    assert figures["epe_median_mm"] == pytest.approx(np.median(errors))
+    assert figures["pa_mpjpe_mm"] == pytest.approx(np.mean(aligned))
+    for name, grid in (("auc_20_50_mm", MM_FAR_GRID), ("auc_0_50_mm", MM_GRID)):
+        share = np.array([(np.array(errors) <= limit).mean() for limit in grid])
+        assert figures[name] == pytest.approx(trapezoid(share, grid) / (grid[-1] - grid[0]))
+
+
+def test_3d_needs_a_root_and_mirrored_hands_stay_wrong() -> None:
+    _, true, visibility = _random_hands(12, dimensions=3)
+    visibility[:] = 2
+    true = np.nan_to_num(true, nan=0.01)
+    moved = 1.7 * true @ Rotation.random(random_state=1).as_matrix() + [0.1, -0.2, 0.9]
+    metrics = KeypointMetrics3D()
+    metrics.update(moved, true, visibility)
+    assert metrics.compute()["pa_mpjpe_mm"] < 1e-9 < 10 < metrics.compute()["epe_mean_mm"]
+    mirrored = KeypointMetrics3D()
+    mirrored.update(true * [1, 1, -1], true, visibility)
+    assert mirrored.compute()["pa_mpjpe_mm"] > 5
+    visibility[:4, 0] = 0
+    rootless = KeypointMetrics3D()
+    rootless.update(moved, true, visibility)
+    assert rootless.compute()["joints_3d"] == 8 * 20
+    visibility[:, 0] = 0
+    nothing = KeypointMetrics3D()
+    nothing.update(moved, true, visibility)
+    assert np.isnan(nothing.compute()["epe_mean_mm"]) and np.isnan(nothing.compute()["pa_mpjpe_mm"])
+
+
+def test_errors_by_joint_and_by_visibility_are_those_of_the_joints() -> None:
+    predicted, true, visibility = _random_hands(13)
+    visibility[:, 7] = 0
+    distances = keypoint_distances(predicted, true, visibility)
+    joints = error_by_joint(distances)
+    assert list(joints) == [name for k, name in enumerate(JOINTS) if k != 7]
+    column = np.linalg.norm(predicted - true, axis=-1)
+    assert joints["index_tip"] == pytest.approx(column[visibility[:, 8] > 0, 8].mean())
+    kinds = error_by_visibility(distances, visibility)
+    assert kinds == {
+        "hidden": pytest.approx(column[visibility == 1].mean()),
+        "visible": pytest.approx(column[visibility == 2].mean()),
+    }
+    assert list(error_by_visibility(distances, np.where(visibility == 1, 2, visibility))) == ["visible"]

@@ -1,7 +1,8 @@
 """The cheap estimator: a ResNet of four blocks behind a stride of 4, read by an integral over 16ths of the image.
 
-At 64 px an image costs a fifth of what the U-Net asks for, so the same time shows it five times as many; what it gives
-up is detail, which only pays once places are known to a few pixels. Its 3D sibling adds the pose relative to the wrist.
+At 64 px an image costs half of what the narrow U-Net asks for, and it learns well in small batches; what it gives up is
+detail, which only pays once places are known to a few pixels (docs/results.md). Its 3D sibling adds the pose relative
+to the wrist.
 """
 
 import torch

@@ -1,0 +1,161 @@
+"""Opening the test rows, once, for every stored run of a gain experiment: figures of the arms, gains, the curve."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.augment.batches import RowPool
+from handaug.augment.bootstrap import ErrorSums, Gain, relative_gain
+from handaug.augment.budgets import BudgetData
+from handaug.augment.gain_config import GainConfig, GainData, identity
+from handaug.augment.gain_runs import BASELINE, CANDIDATE, Arm, predict_run, validation_of
+from handaug.augment.report import ReportData
+from handaug.data_specs.progress import Progress
+from handaug.data_specs.reader import HandDataset
+from handaug.models.estimators.predict import Prediction
+from handaug.models.metrics import (
+    KeypointMetrics,
+    KeypointMetrics3D,
+    error_by_joint,
+    error_by_visibility,
+    keypoint_distances,
+)
+
+__all__ = ["METRIC", "measure_runs", "run_folder"]
+
+METRIC = "reduction of the mean joint error (EPE in px, joints with visibility >= 1) against real+albumentations, %"
+_OF = "reduction of the mean joint error (EPE in px, joints with visibility >= 1) of {} against {}, %"
+
+
+def run_folder(folder: Path, budget: BudgetData, arm: Arm, number: int) -> Path:
+    """Where the run of an arm with a seed is stored."""
+    return folder / "runs" / budget.name / arm.name / f"seed-{number}"
+
+
+def measure_runs(
+    config: GainConfig,
+    made: Sequence[BudgetData],
+    data: GainData,
+    folder: Path,
+    *,
+    first_line: str,
+    device: str,
+    progress: Progress,
+) -> tuple[dict[str, Any], ReportData]:
+    """Measure every stored run on the test rows.
+
+    Args:
+        config: The experiment.
+        made: The data of each label budget.
+        data: The data.
+        folder: Holds the runs.
+        first_line: What the figures are about.
+        device: Where to compute.
+        progress: Told of the runs.
+
+    Returns:
+        Content of gain.json, and what the report shows.
+    """
+    test = RowPool([data.test])
+    groups = data.test.read("group")
+    curve: list[dict[str, Any]] = []
+    shown: tuple[dict[str, Any], dict[str, NDArray[np.float64]], dict[str, NDArray[np.float32]]] | None = None
+    total = config.seeds * sum(len(config.arms_of(budget.name)) for budget in made)
+    with progress.task("test", total, "runs") as advance:
+        for budget in made:
+            predicted: dict[str, NDArray[np.float32]] = {}
+            arms: dict[str, Any] = {}
+            for arm in config.arms_of(budget.name):
+                folders = [run_folder(folder, budget, arm, k) for k in range(config.seeds)]
+                found = []
+                for path in folders:
+                    found.append(predict_run(path, config.recipe, test, device))
+                    advance(1)
+                predicted[arm.name] = np.stack([one.keypoints for one in found])
+                arms[arm.name] = _arm_figures(found, test, data.test, [validation_of(path) for path in folders])
+            errors = {
+                name: np.stack([keypoint_distances(one, test.keypoints_2d, test.visibility) for one in points])
+                for name, points in predicted.items()
+            }
+            point = _point(config, budget, arms, {n: ErrorSums.of(values, groups) for n, values in errors.items()})
+            curve.append(point)
+            if shown is None or budget.poses >= shown[0]["poses"]:
+                shown = (point, errors, predicted)
+    assert shown is not None, "there is at least one budget"
+    best, shown_errors, shown_predicted = shown
+    figures = {
+        "first_line": first_line,
+        "arms": best["arms"],
+        "gain": best["gain"],
+        "gain_plain": best["gain_plain"],
+        "comparisons": best["comparisons"],
+        "curve": [{**p, "arms": {name: arm["epe_mean_px"] for name, arm in p["arms"].items()}} for p in curve],
+        "data": {
+            "train_rows": len(data.real),
+            "train_poses": best["poses"],
+            "validation_rows": len(data.validation),
+            "test_rows": len(data.test),
+            "test_groups": len(np.unique(groups)),
+            "minted_rows": best["minted_rows"],
+            **({"renders_rows": len(data.renders)} if data.renders else {}),
+            **({"unchecked_rows": len(data.unchecked)} if data.unchecked else {}),
+        },
+        "config": identity(config, data),
+    }
+    return figures, ReportData(figures, shown_errors, shown_predicted, test, config.minted)
+
+
+def _point(config: GainConfig, budget: BudgetData, arms: dict[str, Any], sums: dict[str, ErrorSums]) -> dict[str, Any]:
+    """Everything about one budget; each arm with albumentations is also set against the baseline."""
+
+    def gain(candidate: str, baseline: str, metric: str) -> dict[str, Any]:
+        found = relative_gain(sums[baseline], sums[candidate], replicates=config.replicates, seed=config.seed)
+        return _gain_json(found, metric)
+
+    others = [name for name in arms if name.endswith("+albumentations") and name not in (BASELINE, CANDIDATE)]
+    pairs = [*((name, BASELINE) for name in others), *((CANDIDATE, name) for name in others)]
+    return {
+        "budget": budget.name,
+        "poses": budget.poses,
+        "minted_rows": len(budget.minted),
+        "gain": gain(CANDIDATE, BASELINE, METRIC),
+        "gain_plain": gain("real+minted", "real", _OF.format("real+minted", "real")),
+        "comparisons": [
+            {"candidate": one, "baseline": other, **gain(one, other, _OF.format(one, other))} for one, other in pairs
+        ],
+        "arms": arms,
+    }
+
+
+def _gain_json(gain: Gain, metric: str) -> dict[str, Any]:
+    return {"metric": metric, "mean": gain.mean, "ci95": list(gain.ci95), "n_seeds": gain.n_seeds}
+
+
+def _arm_figures(
+    found: Sequence[Prediction], test: RowPool, rows: HandDataset, validation: Sequence[Sequence[float]]
+) -> dict[str, Any]:
+    """Every figure of an arm: mean over its seeds, and each seed's; errors by joint and visibility over all seeds."""
+    per_seed, distances = [], []
+    for one in found:
+        flat = KeypointMetrics()
+        flat.update(one.keypoints, test.keypoints_2d, test.visibility)
+        figures = flat.compute()
+        if one.keypoints_3d is not None and rows.has("keypoints_3d"):
+            spatial = KeypointMetrics3D()
+            spatial.update(one.keypoints_3d, rows.read("keypoints_3d"), test.visibility)
+            figures |= spatial.compute()
+        per_seed.append(figures)
+        distances.append(flat.distances())
+    mean = {name: float(np.mean([one[name] for one in per_seed])) for name in per_seed[0]}
+    all_errors = np.concatenate(distances)
+    return {
+        **mean,
+        "n_seeds": len(per_seed),
+        "per_joint_px": error_by_joint(all_errors),
+        "per_visibility_px": error_by_visibility(all_errors, np.tile(test.visibility, (len(found), 1))),
+        "per_seed": per_seed,
+        "validation_px": [list(v) for v in validation],
+    }
