@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -214,10 +215,18 @@ def json_numbers(values: NDArray[Any]) -> str:
     """
     if values.dtype.kind != "f":
         return json.dumps(values.tolist(), separators=(",", ":"))
-    if values.ndim > 1:
-        return f"[{','.join(json_numbers(part) for part in values)}]"
-    texts = ["%.9g" % value if math.isfinite(value) else "null" for value in values.reshape(-1).tolist()]
-    return f"[{','.join(texts)}]" if values.ndim else texts[0]
+    numbers = values.reshape(-1).tolist()
+    if np.isfinite(values).all():
+        return _nested("%.9g", values.shape) % tuple(numbers)
+    return _nested("%s", values.shape) % tuple("%.9g" % n if math.isfinite(n) else "null" for n in numbers)
+
+
+@cache
+def _nested(place: str, shape: tuple[int, ...]) -> str:
+    """A pattern of nested JSON lists with a place for each number."""
+    for side in reversed(shape):
+        place = f"[{','.join([place] * side)}]"
+    return place
 
 
 def join_parts(path: Path, parts: Iterable[Part], stream: str, *, head: str = "[", tail: str = "]\n") -> None:
