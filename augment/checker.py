@@ -21,17 +21,18 @@ than all but 5 % of those for true images counts as "no hand seen".
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from handaug.augment.batches import RowPool, training_batches
 from handaug.augment.codes import padded
+from handaug.augment.folds import cut_folds
+from handaug.augment.parallel import run_trainings
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
@@ -46,7 +47,6 @@ __all__ = [
     "CheckerConfig",
     "Checkers",
     "THRESHOLD_PERCENTILE",
-    "cut_folds",
     "default_checker_config",
     "estimate",
     "fingerprint",
@@ -56,7 +56,6 @@ __all__ = [
 
 THRESHOLD_PERCENTILE = 90.0
 EMPTY_PERCENTILE = 5.0
-_FOLD_DRAW = 21
 _TRAINING_SEED = 22
 _PREDICT_ROWS = 256
 _GREYS = 17
@@ -87,41 +86,6 @@ class CheckerConfig:
 def default_checker_config(device: str) -> CheckerConfig:
     """Settings of a bare command: as many steps as two cores do in about four minutes at 64 px; wider on a GPU."""
     return CheckerConfig(width=64, steps=12000, batch_size=64) if device.startswith("cuda") else CheckerConfig()
-
-
-def cut_folds(
-    group: NDArray[np.int64], pose_id: NDArray[np.int64], image_id: NDArray[np.int64], seed: int
-) -> NDArray[np.int8]:
-    """Two folds of about equal size; rows that share a group, a pose or a frame share the fold.
-
-    Args:
-        group: (N,) ids.
-        pose_id: (N,) ids.
-        image_id: (N,) ids.
-        seed: Of the draw.
-
-    Returns:
-        (N,) 0 or 1.
-    """
-    rows = np.arange(len(group))
-    edges = []
-    for ids in (group, pose_id, image_id):
-        _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-        edges.append(first[inverse.reshape(-1)])
-    ends = np.concatenate(edges)
-    links = coo_matrix((np.ones(len(ends), np.int8), (np.tile(rows, 3), ends)), shape=(len(rows), len(rows)))
-    count, component = connected_components(links, directed=False)
-    sizes = np.bincount(component, minlength=count)
-    fold_of = np.zeros(count, np.int8)
-    filled = [0, 0]
-    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_FOLD_DRAW,))).permutation(count)
-    # Large components first, in drawn order among equals: the emptier fold takes the next one.
-    for k in order[np.argsort(-sizes[order], kind="stable")]:
-        emptier = int(filled[1] < filled[0])
-        fold_of[k] = emptier
-        filled[emptier] += int(sizes[k])
-    fold: NDArray[np.int8] = fold_of[component]
-    return fold
 
 
 def fingerprint(folder: Path) -> str:
@@ -169,6 +133,7 @@ def train_checkers(
     device: str = "cpu",
     overwrite: bool = False,
     progress: Progress = SILENT,
+    workers: int | None = None,
 ) -> Path:
     """Train the two estimators on the train split of a dataset.
 
@@ -179,6 +144,7 @@ def train_checkers(
         device: Where to train.
         overwrite: Whether a checker of other settings may be replaced.
         progress: Told of the steps.
+        workers: Processes on a CPU, one per core by default; it changes nothing of the result.
 
     Returns:
         `out`.
@@ -198,7 +164,7 @@ def train_checkers(
     if run is None:
         return out
     with run:
-        _train_both(view, fold, ids, settings, config, run.folder, device, progress)
+        _train_both(view, fold, ids, settings, config, run.folder, device, progress, workers)
         return run.finish()
 
 
@@ -211,13 +177,31 @@ def _train_both(
     work: Path,
     device: str,
     progress: Progress,
+    workers: int | None,
 ) -> None:
     """Train estimator 0 and 1, measure each on the fold it never saw, write what they saw and the threshold."""
+    run_trainings(
+        [
+            partial(
+                _train_fold,
+                HandDataset(view.path, rows=view.rows[fold != k]),
+                work / f"fold-{k}",
+                config,
+                k,
+                device,
+            )
+            for k in (0, 1)
+        ],
+        steps=2 * config.steps,
+        label="two checkers",
+        device=device,
+        progress=progress,
+        workers=workers,
+    )
     errors, from_empty = np.full(len(view), np.nan, np.float32), np.full(len(view), np.nan, np.float32)
     for k in (0, 1):
-        seen = HandDataset(view.path, rows=view.rows[fold != k])
+        estimator, _ = load_estimator(work / f"fold-{k}", device)
         unseen = HandDataset(view.path, rows=view.rows[fold == k])
-        estimator = _train_fold(seen, work / f"fold-{k}", config, k, device, progress)
         errors[fold == k], from_empty[fold == k] = _held_out_errors(estimator, unseen)
     tensors = {
         "rows": torch.from_numpy(view.rows),
@@ -241,10 +225,12 @@ def _train_both(
 
 def _train_fold(
     seen: HandDataset, folder: Path, config: CheckerConfig, fold: int, device: str, progress: Progress
-) -> Estimator:
-    """Estimator that checks `fold`, trained on `seen`, or read back if it was trained before."""
+) -> None:
+    """Train the estimator that checks `fold` on `seen`, unless that was done before."""
     if (folder / CONFIG).exists():
-        return load_estimator(folder, device)[0]
+        with progress.task(folder.name, config.steps, "steps") as advance:
+            advance(config.steps)
+        return
     pool = RowPool([seen])
     seed = int(np.random.SeedSequence(config.seed, spawn_key=(_TRAINING_SEED, fold)).generate_state(1)[0])
     torch.manual_seed(seed)
@@ -269,7 +255,6 @@ def _train_fold(
         label=f"checker {fold + 1} of 2",
     )
     save_estimator(folder, estimator, {"checks_fold": fold, "steps": config.steps})
-    return estimator
 
 
 def _held_out_errors(estimator: Estimator, unseen: HandDataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -14,12 +14,12 @@ from handaug.augment.batches import RowPool
 from handaug.augment.checker import (
     CheckerConfig,
     Checkers,
-    cut_folds,
     estimate,
     fingerprint,
     row_errors,
     train_checkers,
 )
+from handaug.augment.folds import cut_folds
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(data: Path) -> Path:
-    return train_checkers(data, data.parent / "checker", CONFIG)
+    return train_checkers(data, data.parent / "checker", CONFIG, workers=1)
 
 
 def test_folds_are_balanced_and_never_part_relatives() -> None:
@@ -76,7 +76,7 @@ def test_estimator_k_is_trained_without_fold_k(data: Path, tmp_path: Path, monke
             super().__init__(datasets)
 
     monkeypatch.setattr(checker_module, "RowPool", Recorder)
-    checkers = Checkers.load(train_checkers(data, tmp_path / "checker", CONFIG))
+    checkers = Checkers.load(train_checkers(data, tmp_path / "checker", CONFIG, workers=1))
     view = HandDataset(data, split="train")
     folds, groups = checkers.folds_of(view), view.read("group")
     assert set(folds) == {0, 1} and len(seen) == 2
@@ -148,12 +148,12 @@ def test_an_interrupted_training_keeps_its_finished_fold(
 
     monkeypatch.setattr(checker_module, "_train_fold", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        train_checkers(data, tmp_path / "checker", CONFIG)
+        train_checkers(data, tmp_path / "checker", CONFIG, workers=1)
     assert not (tmp_path / "checker").exists()
     first = tmp_path / "checker.partial" / "fold-0" / "model.safetensors"
     written = first.stat().st_mtime_ns
     monkeypatch.undo()
-    train_checkers(data, tmp_path / "checker", CONFIG)
+    train_checkers(data, tmp_path / "checker", CONFIG, workers=1)
     assert (tmp_path / "checker" / "fold-0" / "model.safetensors").stat().st_mtime_ns == written
     assert not (tmp_path / "checker.partial").exists()
     assert fingerprint(tmp_path / "checker") == fingerprint(folder), "the same settings give the same checker"
@@ -163,7 +163,7 @@ def test_a_checker_learns(tmp_path: Path) -> None:
     """Against the trivial estimator that always answers with the mean pose."""
     source = write_toy(tmp_path / "toy.h5", 64, size=32)
     checkers = Checkers.load(
-        train_checkers(source, tmp_path / "checker", CheckerConfig(width=8, steps=220, batch_size=16))
+        train_checkers(source, tmp_path / "checker", CheckerConfig(width=8, steps=220, batch_size=16), workers=1)
     )
     view = HandDataset(source, split="val")
     images, true, seen = (view.read(name) for name in ("images", "keypoints_2d", "visibility"))
@@ -175,8 +175,8 @@ def test_a_checker_learns(tmp_path: Path) -> None:
 
 def test_other_settings_and_foreign_folders_are_refused(data: Path, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--overwrite"):
-        train_checkers(data, folder, CheckerConfig(width=8, steps=41, batch_size=16))
-    assert train_checkers(data, folder, CONFIG) == folder
+        train_checkers(data, folder, CheckerConfig(width=8, steps=41, batch_size=16), workers=1)
+    assert train_checkers(data, folder, CONFIG, workers=1) == folder
     with pytest.raises(InputError, match="no such file"):
         Checkers.load(tmp_path)
     with pytest.raises(InputError, match="at least 1"):

@@ -65,7 +65,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         space[left, :, 0] *= -1
         file["keypoints_2d"][:], file["keypoints_3d"][:] = points, space
     train_disentangler(data, folder / "disentangler", DisentangleConfig(steps=40, batch_size=8, width=4))
-    train_checkers(data, folder / "checker", CheckerConfig(width=8, steps=60, batch_size=16))
+    train_checkers(data, folder / "checker", CheckerConfig(width=8, steps=60, batch_size=16), workers=1)
     return folder
 
 

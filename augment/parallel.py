@@ -1,0 +1,163 @@
+"""Small trainings side by side: on a CPU, one process with one thread for each, as many at a time as there are cores.
+
+Networks of this size gain little from a second thread, and two runs side by side take half the time of one after the
+other. One thread each, however many run at a time, so that the number of cores changes no result. On a GPU they run one
+after the other in this process.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext
+from typing import Any
+
+import torch
+
+from handaug.data_specs.errors import HandaugError, WorkError
+from handaug.data_specs.progress import Advance, Progress
+
+__all__ = ["Training", "run_trainings"]
+
+Training = Callable[[Progress], None]
+"""One run; its progress counts optimiser steps. Picklable, and it leaves its result in a file."""
+
+_POLL_SECONDS = 0.25
+_PR_SET_PDEATHSIG = 1
+
+
+def run_trainings(
+    trainings: Sequence[Training],
+    *,
+    steps: int,
+    label: str,
+    device: str,
+    progress: Progress,
+    workers: int | None = None,
+) -> None:
+    """Run all of them.
+
+    Args:
+        trainings: What to run; the order of their results must not matter.
+        steps: Of all together, for the bar.
+        label: Of the bar.
+        device: "cpu" or a CUDA device.
+        progress: Where to show progress.
+        workers: Processes at a time, one per core by default; 1 runs them here, with one thread as well.
+
+    Raises:
+        HandaugError: The first one that any of them raised; the others are stopped.
+    """
+    if not trainings:
+        return
+    count = min(workers or len(os.sched_getaffinity(0)), len(trainings))
+    with progress.task(label, total=steps, unit="steps") as advance:
+        if device != "cpu":
+            for training in trainings:
+                training(_Inner(advance, progress.note))
+        elif count == 1:
+            with _one_thread():
+                for training in trainings:
+                    training(_Inner(advance, progress.note))
+        else:
+            _run_processes(trainings, count, advance, progress.note)
+
+
+class _Inner:
+    """Progress of one training inside the bar of all."""
+
+    def __init__(self, advance: Advance, note: Callable[[str], None]) -> None:
+        self._advance = advance
+        self.note = note
+
+    @contextmanager
+    def task(self, label: str, total: int, unit: str) -> Iterator[Advance]:
+        yield self._advance
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_processes(trainings: Sequence[Training], count: int, advance: Advance, note: Callable[[str], None]) -> None:
+    context = multiprocessing.get_context("spawn")
+    shared = _Shared(context)
+    processes = [context.Process(target=_work, args=(list(trainings), shared), daemon=True) for _ in range(count)]
+    try:
+        for process in processes:
+            process.start()
+        shown = 0
+        while any(process.is_alive() for process in processes):
+            wait([process.sentinel for process in processes if process.is_alive()], _POLL_SECONDS)
+            done = shared.steps.value
+            advance(done - shown)
+            shown = done
+            _tell(shared, note)
+            broken = next((p for p in processes if p.exitcode not in (None, 0)), None)
+            if broken is not None:
+                raise WorkError(
+                    f"a training process ended with exit code {broken.exitcode}; if memory was short, close other "
+                    "programs, then run the same command again: it goes on"
+                )
+        _tell(shared, note)
+        advance(shared.steps.value - shown)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+class _Shared:
+    """What the processes share: the next training, the steps done, and what there is to say."""
+
+    def __init__(self, context: SpawnContext) -> None:
+        self.next = context.Value("L", 0)
+        self.steps = context.Value("L", 0)
+        self.words = context.SimpleQueue()
+
+
+def _tell(shared: _Shared, note: Callable[[str], None]) -> None:
+    """Pass on notes; raise what a training raised."""
+    while not shared.words.empty():
+        word: Any = shared.words.get()
+        if isinstance(word, HandaugError):
+            raise word
+        note(word)
+
+
+def _work(trainings: list[Training], shared: _Shared) -> None:
+    """A process: take trainings until there are none left."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of Ctrl-C and stops everybody
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    torch.set_num_threads(1)
+
+    def count(steps: int) -> None:
+        with shared.steps.get_lock():
+            shared.steps.value += steps
+
+    while True:
+        with shared.next.get_lock():
+            index = shared.next.value
+            shared.next.value += 1
+        if index >= len(trainings):
+            return
+        try:
+            trainings[index](_Inner(count, shared.words.put))
+        except HandaugError as error:
+            shared.words.put(error)
+            return
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
