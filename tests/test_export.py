@@ -198,7 +198,7 @@ def test_wrong_data_are_refused(data: Path, tmp_path: Path) -> None:
         handle.seek(chunk.byte_offset)
         handle.write(b"\xff" * chunk.size)
     assert_refused(handaug("export", "coco", tmp_path / "bad.h5", out), "bad.h5: mask is damaged", "handaug verify")
-    assert not out.exists()
+    assert not out.exists() and not (tmp_path / "out.partial").exists()
 
 
 def test_outputs_that_are_something_else_are_left_alone(data: Path, tmp_path: Path) -> None:

@@ -102,6 +102,10 @@ class PartialFolder:
         os.rename(self.folder, self.out)
         shutil.rmtree(self._replaced, ignore_errors=True)
 
+    def remove(self) -> None:
+        """Drop the work."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def release(self) -> None:
         """Let other processes, or a later call, go on with the work."""
         os.close(self._lock)

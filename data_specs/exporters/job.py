@@ -96,33 +96,44 @@ def export_dataset(
     exporter = get_exporter(config.format)(dataset, config)
     blocks, unfit = _plan(dataset, exporter)
     identity = {"export": asdict(config), "source": {"checksum": dataset.checksum, "kind": dataset.kind}}
-    work = PartialFolder.open(out, identity, source=Path(data), overwrite=overwrite)
-    if work is None:
-        return None
-    try:
-        with progress.task(f"export {config.format}", sum(len(block.rows) for block in blocks), "rows") as advance:
+    with _full_disk_named(out):
+        work = PartialFolder.open(out, identity, source=Path(data), overwrite=overwrite)
+        if work is None:
+            return None
+        try:
+            with progress.task(f"export {config.format}", sum(len(block.rows) for block in blocks), "rows") as advance:
+                for index, block in enumerate(blocks):
+                    if not work.is_done(index):
+                        with work.block(index) as part:
+                            for count in _write(exporter, block, work.folder, part):
+                                advance(count)
+                    else:
+                        advance(len(block.rows))
+            parts: dict[str, list[Part]] = {}
             for index, block in enumerate(blocks):
-                if work.is_done(index):
-                    advance(len(block.rows))
-                    continue
-                with work.block(index) as part:
-                    for count in _write(exporter, block, work.folder, part):
-                        advance(count)
-        parts: dict[str, list[Part]] = {}
-        for index, block in enumerate(blocks):
-            parts.setdefault(block.split, []).append(work.part(index))
-        counts = _count(parts, unfit)
-        more = exporter.finish(work.folder, parts)
-        work.finish({**_describe(dataset), "counts": asdict(counts), **more})
+                parts.setdefault(block.split, []).append(work.part(index))
+            counts = _count(parts, unfit)
+            more = exporter.finish(work.folder, parts)
+            work.finish({**_describe(dataset), "counts": asdict(counts), **more})
+        except InputError:
+            work.remove()  # nothing to go on with: the dataset itself is damaged
+            raise
+        finally:
+            work.release()
+    return counts
+
+
+@contextmanager
+def _full_disk_named(out: Path) -> Iterator[None]:
+    """Turn a full disk, a quota or a limit on files into one line that names the output."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise WorkError(
                 f"{out}: the disk is full; free some space, then the same command goes on from here"
             ) from error
         raise
-    finally:
-        work.release()
-    return counts
 
 
 def _plan(dataset: HandDataset, exporter: Exporter) -> tuple[list[_Block], int]:
