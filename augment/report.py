@@ -115,7 +115,8 @@ def _per_joint(data: ReportData) -> str:
         np.arange(len(JOINTS)), [name.replace("_", " ") for name in JOINTS], rotation=60, ha="right", fontsize=8
     )
     axis.set(ylabel="mean error, px", title="Error of each joint on the test rows")
-    axis.legend(frameon=False, fontsize=8, ncols=4)
+    axis.margins(y=0.3)  # room for the legend above the bars
+    axis.legend(frameon=False, fontsize=8, ncols=4, loc="upper left")
     _clean(axis)
     return _embed(figure, "Mean error of each of the 21 joints in each arm")
 
@@ -138,12 +139,12 @@ def _gain_curve(data: ReportData) -> str:
     for name in data.errors:
         known = [(point["poses"], point["arms"][name]) for point in curve if name in point["arms"]]
         right.plot(*zip(*known, strict=True), color=_COLOURS[name], marker="o", label=name)
-    right.set(
-        xscale="log", yscale="log", xlabel="labelled poses", ylabel="mean joint error, px", title="Error of each arm"
-    )
+    right.set(xscale="log", xlabel="labelled poses", ylabel="mean joint error, px", title="Error of each arm")
     right.legend(frameon=False, fontsize=8)
     for axis in (left, right):
         _clean(axis)
+        axis.set_xticks(poses, [f"{number:,}" for number in poses])
+        axis.set_xticks([], minor=True)
     return "<h2>Label budgets</h2>" + _embed(figure, "Gain and error over label budgets")
 
 
