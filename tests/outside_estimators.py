@@ -26,7 +26,7 @@ class Tiny(nn.Module):
         return (errors * labelled).sum() / labelled.sum().clamp_min(1.0)
 
     def keypoints(self, output: Tensor) -> Tensor:
-        return output[:, :42].unflatten(1, (21, 2)) * 10.0 + 16.0
+        return output[:, :42].reshape(-1, 21, 2) * 10.0 + 16.0
 
 
 class Spatial(Tiny):
@@ -46,7 +46,7 @@ class Spatial(Tiny):
         )
 
     def keypoints_3d(self, output: Tensor) -> Tensor:
-        places = output[:, 42:].unflatten(1, (21, 3))
+        places = output[:, 42:].reshape(-1, 21, 3)
         return places - places[:, :1]
 
 

@@ -155,11 +155,11 @@ def test_backbones_come_from_a_file_and_from_nowhere_else(tmp_path: Path) -> Non
     torch.save(donor.state_dict(), tmp_path / "resnet18.pth")
     safetensors.torch.save_file(donor.state_dict(), tmp_path / "resnet18.safetensors")
     for suffix in ("pth", "safetensors"):
-        estimator = _build("resnet18", channels=3, width=4)
+        estimator: Any = _build("resnet18", channels=3, width=4)
         load_backbone(estimator, tmp_path / f"resnet18.{suffix}")
         assert torch.equal(estimator.backbone.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
     # Features of our forward pass are those of torchvision's own network on an image of its own size.
-    large = build_estimator("resnet18", size=(128, 160), channels=3, width=4).eval()
+    large: Any = build_estimator("resnet18", size=(128, 160), channels=3, width=4).eval()
     load_backbone(large, tmp_path / "resnet18.pth")
     images = torch.rand(1, 3, 128, 160)
     donor.eval()

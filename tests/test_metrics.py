@@ -220,7 +220,7 @@ def test_3d_needs_a_root_and_mirrored_hands_stay_wrong() -> None:
     metrics.update(moved, true, visibility)
     assert metrics.compute()["pa_mpjpe_mm"] < 1e-9 < 10 < metrics.compute()["epe_mean_mm"]
     mirrored = KeypointMetrics3D()
-    mirrored.update(true * [1, 1, -1], true, visibility)
+    mirrored.update(true * np.array([1.0, 1.0, -1.0]), true, visibility)
     assert mirrored.compute()["pa_mpjpe_mm"] > 5
     visibility[:4, 0] = 0
     rootless = KeypointMetrics3D()
