@@ -109,7 +109,7 @@ def walk_sheet(
     big = [[blank, *map(framed, given[:1]), *map(as_rgb, pixels(x)), framed(given[1])] for x in (first, second)]
     for row, tag in zip(big, lends, strict=True):
         row[0] = framed(tag)
-    content_row = [framed(given[0]), framed(lends[0]), *map(as_rgb, pixels(across)), framed(lends[1])]
+    content_row = [blank, framed(lends[0]), *map(as_rgb, pixels(across)), framed(lends[1])]
     sheet: list[list[Picture]] = [[enlarge(cell, scale) for cell in row] for row in big]
     figures: dict[str, float] = {}
     decoded = _keypoints(model, pose_walk, _repeat(content[0], steps))

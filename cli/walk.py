@@ -63,14 +63,14 @@ def command(
     source, target = data or workspace.renders, out or workspace.root / "walk.png"
     view = HandDataset(source, split=split)
     ends = []
-    for option, text, differ in (
-        ("--pose-rows", pose_rows, "pose_id"),
-        ("--appearance-rows", appearance_rows, "appearance_id"),
+    for option, text, differ, draw in (
+        ("--pose-rows", pose_rows, "pose_id", seed),
+        ("--appearance-rows", appearance_rows, "appearance_id", seed + 1),
     ):
         numbers = None if text is None else parse_rows(option, text)
         if numbers is not None and len(numbers) != 2:
             raise InputError(f"{option} {text}: give two row numbers, such as 3,17")
-        drawn = pick_rows(view, 2, seed, differ=differ) if numbers is None else rows_of(source, numbers)
+        drawn = pick_rows(view, 2, draw, differ=differ) if numbers is None else rows_of(source, numbers)
         if len(drawn) < 2:
             raise InputError(f"{source}: has only one {differ} of that side in split {split}; give {option}")
         ends.append(drawn)
