@@ -99,6 +99,7 @@ def make_budget_data(
     disentangle: Any,
     device: str,
     progress: Progress,
+    workers: int | None,
 ) -> BudgetData:
     """The data of one budget, made where it is not there yet.
 
@@ -112,6 +113,7 @@ def make_budget_data(
         disentangle: Settings of the disentangler, of any method; sized for device and data if None.
         device: Where to train.
         progress: Told of everything.
+        workers: Processes for the checkers on a CPU.
 
     Raises:
         InputError: More poses are asked for than there are.
@@ -128,7 +130,8 @@ def make_budget_data(
     _write_subset(real, rows, subset, budget, seed)
     progress.note(f"budget of {budget} poses: disentangler, checker and minted data from these {len(rows)} rows alone")
     train_method(subset, place / "disentangler", config=disentangle, seed=seed, device=device, progress=progress)
-    train_checkers(subset, place / "checker", replace(checker, seed=seed), device=device, progress=progress)
+    settings = replace(checker, seed=seed)
+    train_checkers(subset, place / "checker", settings, device=device, progress=progress, workers=workers)
     wanted = max(1, round(len(minted) * len(rows) / len(real)))
     config = RemixConfig(wanted, subset, place / "disentangler", place / "checker", seed=seed)
     # Few poses have few combinations, and not all of them pass the check.

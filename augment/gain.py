@@ -10,7 +10,9 @@ data are made from these B poses alone (`handaug.augment.budgets`).
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from handaug.augment.gain_config import (
 from handaug.augment.gain_measure import METRIC, measure_runs, run_folder
 from handaug.augment.gain_runs import Training, make_estimator, train_run
 from handaug.augment.leaks import unknown_training
+from handaug.augment.parallel import one_thread, run_trainings, side_by_side
 from handaug.augment.report import write_gain_report
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.progress import SILENT, Progress
@@ -64,7 +67,13 @@ class GainResult:
 
 
 def measure_gain(
-    config: GainConfig, out: Path, *, device: str = "cpu", progress: Progress = SILENT, overwrite: bool = False
+    config: GainConfig,
+    out: Path,
+    *,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+    overwrite: bool = False,
+    workers: int | None = None,
 ) -> GainResult:
     """Run the experiment.
 
@@ -74,6 +83,7 @@ def measure_gain(
         device: Where to train.
         progress: Told of the runs.
         overwrite: Whether an experiment of another config may be replaced.
+        workers: Processes on a CPU, one per core by default; it changes nothing of the result.
 
     Returns:
         The figures; those of the existing folder where it is complete.
@@ -91,7 +101,7 @@ def measure_gain(
         progress.note(f"{out}: complete, nothing to do")
         return GainResult(out, json.loads((out / "gain.json").read_text()))
     with run:
-        _expect(config, data, estimator, budgets, device, progress)
+        _expect(config, data, estimator, budgets, device, progress, workers)
         made = [
             make_budget_data(
                 budget,
@@ -103,10 +113,11 @@ def measure_gain(
                 disentangle=config.disentangle,
                 device=device,
                 progress=progress,
+                workers=workers,
             )
             for budget in budgets
         ]
-        _train_all(config, estimator, made, data, run.folder, device, progress)
+        _train_all(config, estimator, made, data, run.folder, device, progress, workers)
         figures, shown = measure_runs(
             config,
             made,
@@ -129,20 +140,22 @@ def _expect(
     budgets: Sequence[int | None],
     device: str,
     progress: Progress,
+    workers: int | None,
 ) -> None:
     """Say how long it will take, from a few steps that are timed and thrown away."""
     flips = TrainTransform("standard", flips=True)
     pool = data.pool(data.real, estimator, None)
     batches = training_batches(pool, batch_size=config.batch_size, seed=0, transform=flips)
-    fit_estimator(estimator, batches, steps=1, checkpoints=1, validate=None, device=device)
-    start = time.perf_counter()
-    fit_estimator(estimator, batches, steps=_TIMED_STEPS, checkpoints=1, validate=None, device=device)
-    each = (time.perf_counter() - start) / _TIMED_STEPS
+    with one_thread() if device == "cpu" else nullcontext():
+        fit_estimator(estimator, batches, steps=1, checkpoints=1, validate=None, device=device)
+        start = time.perf_counter()
+        fit_estimator(estimator, batches, steps=_TIMED_STEPS, checkpoints=1, validate=None, device=device)
+        each = (time.perf_counter() - start) / _TIMED_STEPS
     runs = config.seeds * sum(len(config.arms_of("all" if budget is None else str(budget))) for budget in budgets)
     more = ", and what it takes to mint for the smaller budgets" if len(budgets) > 1 else ""
     progress.note(
         f"train-pose: {runs} runs of {config.steps} steps on {device}, about "
-        f"{1.1 * runs * config.steps * each / 60:.0f} min{more}"
+        f"{1.1 * runs * config.steps * each / side_by_side(runs, device, workers) / 60:.0f} min{more}"
     )
 
 
@@ -154,6 +167,7 @@ def _train_all(
     folder: Path,
     device: str,
     progress: Progress,
+    workers: int | None,
 ) -> None:
     """Train every arm with every seed at every budget; `estimator` only tells which labels are read."""
     training = Training(
@@ -166,33 +180,40 @@ def _train_all(
         device,
     )
     validation = RowPool([data.validation])
-    total = config.seeds * sum(len(config.arms_of(budget.name)) for budget in made)
-    with progress.task("train-pose", total, "runs") as advance:
-        for budget in made:
-            real = data.pool(budget.real, estimator, None)
-            arms = config.arms_of(budget.name)
-            pools: dict[str, RowPool] = {}
-            for name in sorted({arm.extra for arm in arms if arm.extra}):
-                rows = data.extra(name, budget.minted)
-                assert rows is not None, "the config was checked"
-                pools[name] = data.pool(rows, estimator, config.weight_scale)
-            for number in range(config.seeds):
-                for arm in arms:
-                    seen = [] if arm.alone else [budget.real]
-                    extra = data.extra(arm.extra, budget.minted)
-                    train_run(
+    trainings = []
+    for budget in made:
+        real = data.pool(budget.real, estimator, None)
+        arms = config.arms_of(budget.name)
+        pools: dict[str, RowPool] = {}
+        for name in sorted({arm.extra for arm in arms if arm.extra}):
+            rows = data.extra(name, budget.minted)
+            assert rows is not None, "the config was checked"
+            pools[name] = data.pool(rows, estimator, config.weight_scale)
+        for number in range(config.seeds):
+            for arm in arms:
+                extra = data.extra(arm.extra, budget.minted)
+                trainings.append(
+                    partial(
+                        train_run,
                         run_folder(folder, budget, arm, number),
                         arm,
                         number,
                         config.seed,
                         training,
-                        real=real,
-                        extra=pools[arm.extra] if arm.extra else None,
-                        validation=validation,
-                        learned_from=[*seen, *([extra] if extra is not None else [])],
-                        progress=progress,
+                        real,
+                        pools[arm.extra] if arm.extra else None,
+                        validation,
+                        [*([] if arm.alone else [budget.real]), *([extra] if extra is not None else [])],
                     )
-                    advance(1)
+                )
+    run_trainings(
+        trainings,
+        steps=len(trainings) * config.steps,
+        label=f"{len(trainings)} runs",
+        device=device,
+        progress=progress,
+        workers=workers,
+    )
 
 
 def _first_line(config: GainConfig, data: GainData) -> str:

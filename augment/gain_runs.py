@@ -176,7 +176,6 @@ def train_run(
     number: int,
     seed: int,
     training: Training,
-    *,
     real: RowPool,
     extra: RowPool | None,
     validation: RowPool,
@@ -198,6 +197,8 @@ def train_run(
         progress: Told of the steps.
     """
     if (folder / CONFIG).exists():
+        with progress.task(folder.name, training.steps, "steps") as advance:
+            advance(training.steps)
         return
     own = int(np.random.SeedSequence(seed, spawn_key=(_RUN_SEED, number)).generate_state(1)[0])
     torch.manual_seed(own)  # the same initialisation in every arm

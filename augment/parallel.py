@@ -22,7 +22,7 @@ import torch
 from handaug.data_specs.errors import HandaugError, WorkError
 from handaug.data_specs.progress import Advance, Progress
 
-__all__ = ["Training", "run_trainings"]
+__all__ = ["Training", "one_thread", "run_trainings", "side_by_side"]
 
 Training = Callable[[Progress], None]
 """One run; its progress counts optimiser steps. Picklable, and it leaves its result in a file."""
@@ -53,15 +53,13 @@ def run_trainings(
     Raises:
         HandaugError: The first one that any of them raised; the others are stopped.
     """
-    if not trainings:
-        return
-    count = min(workers or len(os.sched_getaffinity(0)), len(trainings))
+    count = side_by_side(len(trainings), device, workers)
     with progress.task(label, total=steps, unit="steps") as advance:
         if device != "cpu":
             for training in trainings:
                 training(_Inner(advance, progress.note))
         elif count == 1:
-            with _one_thread():
+            with one_thread():
                 for training in trainings:
                     training(_Inner(advance, progress.note))
         else:
@@ -80,8 +78,14 @@ class _Inner:
         yield self._advance
 
 
+def side_by_side(trainings: int, device: str, workers: int | None) -> int:
+    """How many run at a time."""
+    return max(1, min(workers or len(os.sched_getaffinity(0)), trainings)) if device == "cpu" else 1
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """A block in which torch computes with one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -30,7 +30,7 @@ DISENTANGLE_STEPS = 600
 CHECKER_STEPS = 400
 GAIN_STEPS = 240
 GAIN_SEEDS = 2
-"""Sized for about seven minutes on two cores: enough to see shapes in the grid, nowhere near enough to see a gain."""
+"""Sized for about five minutes on two cores: enough to see shapes in the grid, nowhere near enough to see a gain."""
 
 
 class How(TypedDict):
@@ -64,7 +64,7 @@ def command(out: Path, seed: int, device: str, overwrite: bool) -> None:
     """
     started_at = time.monotonic()
     progress = RichProgress()
-    progress.note("The whole way through, small: about seven minutes on two cores.")
+    progress.note("The whole way through, small: about five minutes on two cores.")
     demo = Demo(Workspace(out), seed, pick_device(device), overwrite, progress)
     demo.render()
     demo.disentangle()

@@ -203,7 +203,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GainResu
     folder = tmp_path_factory.mktemp("gain")
     write_toy(folder / "real.h5", 14, size=32)
     _write_minted(folder / "minted.h5", folder / "real.h5")
-    return folder, measure_gain(_config(folder, real_is_rendered=True), folder / "pose")
+    return folder, measure_gain(_config(folder, real_is_rendered=True), folder / "pose", workers=1)
 
 
 def test_gain_json_is_as_the_contract_says(experiment: tuple[Path, GainResult]) -> None:
@@ -251,12 +251,12 @@ def test_a_finished_experiment_is_not_repeated_and_another_is_not_overwritten(
 ) -> None:
     folder, result = experiment
     before = (folder / "pose" / "report.html").stat().st_mtime_ns
-    assert measure_gain(_config(folder, real_is_rendered=True), folder / "pose").figures == json.loads(
+    assert measure_gain(_config(folder, real_is_rendered=True), folder / "pose", workers=1).figures == json.loads(
         json.dumps(result.figures)
     )
     assert (folder / "pose" / "report.html").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="--overwrite"):
-        measure_gain(_config(folder, steps=5), folder / "pose")
+        measure_gain(_config(folder, steps=5), folder / "pose", workers=1)
 
 
 def test_an_interrupted_experiment_goes_on_to_the_same_figures(
@@ -276,12 +276,12 @@ def test_an_interrupted_experiment_goes_on_to_the_same_figures(
 
     monkeypatch.setattr(gain, "train_run", stop_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        measure_gain(_config(folder, real_is_rendered=True), folder / "again")
+        measure_gain(_config(folder, real_is_rendered=True), folder / "again", workers=1)
     monkeypatch.undo()
     assert (folder / "again.partial").is_dir() and not (folder / "again").exists()
     done = {path: path.stat().st_mtime_ns for path in (folder / "again.partial" / "runs").rglob("model.safetensors")}
     assert len(done) == 3
-    again = measure_gain(_config(folder, real_is_rendered=True), folder / "again")
+    again = measure_gain(_config(folder, real_is_rendered=True), folder / "again", workers=2)
     assert again.figures == result.figures
     for path, written in done.items():
         final = folder / "again" / path.relative_to(folder / "again.partial")
@@ -313,17 +313,17 @@ def test_bad_data_and_estimators_are_refused(experiment: tuple[Path, GainResult]
     folder, _ = experiment
     write_toy(tmp_path / "small.h5", 14, size=16)
     with pytest.raises(InputError, match="16 x 16"):
-        measure_gain(_config(folder, test=tmp_path / "small.h5"), tmp_path / "pose")
+        measure_gain(_config(folder, test=tmp_path / "small.h5"), tmp_path / "pose", workers=1)
     with pytest.raises(InputError, match="no such file"):
-        measure_gain(_config(folder, minted=tmp_path / "none.h5"), tmp_path / "pose")
+        measure_gain(_config(folder, minted=tmp_path / "none.h5"), tmp_path / "pose", workers=1)
     with pytest.raises(InputError, match="--estimator"):
-        measure_gain(_config(folder, estimator="nonsense"), tmp_path / "pose")
+        measure_gain(_config(folder, estimator="nonsense"), tmp_path / "pose", workers=1)
     with pytest.raises(InputError, match="cannot be imported"):
-        measure_gain(_config(folder, estimator="no.such:thing"), tmp_path / "pose")
+        measure_gain(_config(folder, estimator="no.such:thing"), tmp_path / "pose", workers=1)
     with pytest.raises(InputError, match="loss"):
-        measure_gain(_config(folder, estimator="torch.nn:Identity"), tmp_path / "pose")
+        measure_gain(_config(folder, estimator="torch.nn:Identity"), tmp_path / "pose", workers=1)
     with pytest.raises(InputError, match="--label-budgets 11"):
-        measure_gain(_config(folder, label_budgets="11"), tmp_path / "pose")
+        measure_gain(_config(folder, label_budgets="11"), tmp_path / "pose", workers=1)
     with h5py.File(folder / "real.h5") as file:
         assert file.attrs["complete"], "sources stay untouched"
 
@@ -342,7 +342,7 @@ def test_a_small_budget_makes_everything_from_its_own_labels(tmp_path: Path, mon
         checker=CheckerConfig(steps=60, batch_size=8),
         disentangle=DisentangleConfig(steps=30, batch_size=8, width=4),
     )
-    figures = measure_gain(config, tmp_path / "pose").figures
+    figures = measure_gain(config, tmp_path / "pose", workers=1).figures
     assert [point["poses"] for point in figures["curve"]] == [6, 14]
     place = tmp_path / "pose" / "budget-000006"
     subset, minted = HandDataset(place / "real.h5"), HandDataset(place / "minted.h5")
@@ -426,7 +426,7 @@ def further(experiment: tuple[Path, GainResult]) -> tuple[Path, dict[str, Any]]:
         seeds=1,
         weight_scale=1.0,
     )
-    return folder, measure_gain(config, folder / "further").figures
+    return folder, measure_gain(config, folder / "further", workers=1).figures
 
 
 def test_further_arms_are_measured_in_2d_and_3d(further: tuple[Path, dict[str, Any]]) -> None:
@@ -448,7 +448,7 @@ def test_a_checkpoint_goes_on_unless_it_saw_the_test(further: tuple[Path, dict[s
     folder, _ = further
     run = folder / "further" / "runs" / "all"
     config = _config(folder, estimator=str(run / "real" / "seed-0"), seeds=1, steps=2)
-    result = measure_gain(config, tmp_path / "on")
+    result = measure_gain(config, tmp_path / "on", workers=1)
     assert "go on from the checkpoint seed-0." in result.figures["first_line"]
     other = HandDataset(folder / "renders.h5")
     with h5py.File(folder / "real.h5") as file:
@@ -457,20 +457,20 @@ def test_a_checkpoint_goes_on_unless_it_saw_the_test(further: tuple[Path, dict[s
     shutil.copytree(run / "real" / "seed-0", leak)
     write_seen(leak, [HandDataset(folder / "real.h5", rows=test[:1]), other], None)
     with pytest.raises(InputError, match="share their group with .* test rows"):
-        measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "refused")
+        measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "refused", workers=1)
     (leak / "seen.safetensors").unlink()
-    told = measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "unknown")
+    told = measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "unknown", workers=1)
     assert "keeps no record" in told.figures["first_line"]
     write_toy(tmp_path / "large.h5", 14, size=48)
     _write_minted(tmp_path / "large_minted.h5", tmp_path / "large.h5")
     wrong = _config(folder, real=tmp_path / "large.h5", minted=tmp_path / "large_minted.h5", estimator=str(leak))
     with pytest.raises(InputError, match="takes 32x32 px"):
-        measure_gain(wrong, tmp_path / "wrong")
+        measure_gain(wrong, tmp_path / "wrong", workers=1)
 
 
 def test_an_estimator_of_the_users_own_goes_all_the_way(experiment: tuple[Path, GainResult], tmp_path: Path) -> None:
     folder, _ = experiment
     for name in ("good", "spatial"):
         config = _config(folder, estimator=f"outside_estimators:{name}", seeds=1, steps=2, weight_scale=1.0)
-        figures = measure_gain(config, tmp_path / name).figures
+        figures = measure_gain(config, tmp_path / name, workers=1).figures
         assert ("epe_mean_mm" in figures["arms"]["real"]) == (name == "spatial")
