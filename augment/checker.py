@@ -278,7 +278,8 @@ def _empty_answers(estimator: Estimator, size: tuple[int, int], channels: int) -
 
 def _grey_level(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Which of the 17 brightnesses is nearest to each image's mean."""
-    return np.round(images.mean((1, 2, 3)) / 255 * (_GREYS - 1)).astype(np.int64)
+    level: NDArray[np.int64] = np.round(images.mean((1, 2, 3)) / 255 * (_GREYS - 1)).astype(np.int64)
+    return level
 
 
 class Checkers:

@@ -19,6 +19,9 @@ from handaug.cli.common import (
 
 __all__ = ["command"]
 
+_POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,named=0.26,synergy=0.08"
+"""`RenderConfig.pose_kinds`, written out so that `--help` need not load the pose prior; a test compares them."""
+
 
 @click.command()
 @click.argument("out", required=False, type=OUT_FILE)
@@ -40,8 +43,38 @@ __all__ = ["command"]
 @click.option(
     "--quality", metavar="draft|standard|high", default="standard", help="4, 8 or 32 light paths per pixel, denoised."
 )
+@click.option("--hand-model", metavar="anny|mano", default="anny", help="mano needs --mano-dir and MANO's licence.")
+@click.option("--mano-dir", metavar="DIR", type=FOLDER, help="Folder of MANO_RIGHT.pkl and MANO_LEFT.pkl.")
 @click.option("--hands", metavar="right|left|both", default="both", help="Which hands; both: half of each.")
+@click.option("--occluders/--no-occluders", default=False, help="Things held in the hand or standing before it.")
+@click.option(
+    "--occluder-kinds",
+    metavar="MIX",
+    default="none=1,held=2,front=1",
+    help="Weights of none, held, front, with --occluders.",
+)
+@click.option("--pose-kinds", metavar="MIX", default=_POSE_KINDS, help="Weights of the kinds of pose.")
+@click.option(
+    "--camera", metavar="MIX", default="uniform", help="Weights of uniform, egocentric, third-person, close-up."
+)
+@click.option("--clothing", metavar="MIX", default="bare", help="Weights of bare and sleeve.")
+@click.option("--jewellery", metavar="MIX", default="none", help="Weights of none, ring, watch, both.")
+@click.option(
+    "--environments",
+    metavar="MIX",
+    default="photo",
+    help="Weights of photo (--hdris), room and sky (made by formula): what lights the hands and stands behind them.",
+)
+@click.option(
+    "--sensor",
+    metavar="standard|clean|rough",
+    default="standard",
+    help="clean: no noise, blur, vignetting; rough: also movement, defocus, casts, JPEG.",
+)
 @click.option("--depth", is_flag=True, help="Store depth images (metres).")
+@click.option("--parts", is_flag=True, help="Store the segment of the hand that each pixel sees.")
+@click.option("--normals", is_flag=True, help="Store surface normals (camera frame).")
+@click.option("--uv", is_flag=True, help="Store texture coordinates.")
 @click.option(
     "--backgrounds", metavar="DIR", type=FOLDER, help="Images to stand behind the hands.  [default: the panoramas]"
 )
@@ -67,12 +100,14 @@ def command(
     overwrite: bool,
     hdris: Path | None,
     backgrounds: Path | None,
+    mano_dir: Path | None,
     **options: Any,
 ) -> None:
     """Render paired hands with exact labels to OUT, the workspace's renders.h5 by default.
 
     Each pose is drawn in K appearances from a shared pool; train, val and test (80/10/10) share neither poses nor
     appearances. Beside OUT lies a contact sheet (.png). A run that was stopped goes on with the same command.
+    A MIX is one NAME, or weights NAME=WEIGHT,NAME=WEIGHT,... of what is drawn for each pose (environments: appearance).
     """
     from handaug.render.config import RenderConfig
 
@@ -80,6 +115,7 @@ def command(
         **options,
         hdris=str(hdris) if hdris else None,
         backgrounds=str(backgrounds) if backgrounds else None,
+        mano_dir=str(mano_dir) if mano_dir else None,
     )
     from handaug.render.job import render_dataset  # after the options are known to be right: it loads much
 

@@ -19,7 +19,10 @@ __all__ = [
     "MASK_OCCLUDER",
     "MASK_OTHER_HAND",
     "NOT_LABELLED",
+    "NOT_OCCLUDED",
     "OCCLUDED_BY_OBJECT",
+    "OCCLUDED_BY_OTHER_HAND",
+    "OCCLUDED_BY_SELF",
     "RIGHT",
     "SCHEMA_VERSION",
     "SPLITS",
@@ -39,7 +42,7 @@ NOT_LABELLED, HIDDEN, VISIBLE = 0, 1, 2
 TRAIN, VAL, TEST = 0, 1, 2
 SPLITS: dict[str, int] = {"train": TRAIN, "val": VAL, "test": TEST}
 MASK_BACKGROUND, MASK_HAND, MASK_FOREARM, MASK_OCCLUDER, MASK_OTHER_HAND = 0, 1, 2, 3, 4
-OCCLUDED_BY_OBJECT = 2
+NOT_OCCLUDED, OCCLUDED_BY_SELF, OCCLUDED_BY_OBJECT, OCCLUDED_BY_OTHER_HAND = 0, 1, 2, 3
 
 Dimension = int | Literal["H", "W", "C", "*"]
 
@@ -84,8 +87,12 @@ FIELDS: dict[str, Field] = {
     "part": Field("uint8", ("H", "W"), "hand segment seen by the pixel, 0 background", pixels=True, gzip=True),
     "normals": Field("float16", ("H", "W", 3), "unit surface normal, camera frame", pixels=True, gzip=True),
     "uv": Field("float16", ("H", "W", 2), "texture coordinates", pixels=True, gzip=True),
-    "shape": Field("float32", ("*",), "shape parameters of the hand model"),
-    "pose": Field("float32", ("*",), "pose parameters of the hand model, radians"),
+    "shape": Field("float32", ("*",), "shape parameters of the hand model, named likewise by a root attribute"),
+    "pose": Field("float32", ("*",), "pose parameters of the hand model, radians, named likewise"),
+    "pose_factors": Field(
+        "float32", ("*",), "what the pose was drawn as; the root attribute of this name names the entries"
+    ),
+    "appearance_factors": Field("float32", ("*",), "what the appearance was drawn as; named likewise"),
     "provenance/pose_source": Field("int64", (), "row of the file that gave pose and label"),
     "provenance/appearance_source": Field("int64", (), "row of the file that gave the appearance"),
     "provenance/label_error_px": Field("float32", (), "mean distance of the checker's keypoints to the label, pixels"),

@@ -6,28 +6,39 @@ Appearance a is drawn from (seed, a) alone. Choices, with their reasons:
   deviation), any azimuth.
 - *Lamps*: one or two, mostly in front of the hand so that most of what is seen is lit, with one in five a rim light
   from behind; small lamps throw hard shadows, large ones none. The panorama keeps between 15 and 100 % of the light.
-- *Skin*: a ramp from the lightest to very dark skin, linear in the logarithm of reflectance as absorption by melanin
-  is, uniform along the ramp so that no tone is rare; redness and yellowness vary about it.
+- *Skin*: melanin from the lightest to very dark skin, uniform in the logarithm of reflectance so that no tone is rare;
+  blood and its oxygen vary independently of it (`handaug.render.skin_model`).
 - *Sensor*: the exposure is metered from the appearance and then missed by up to a stop, never fitted to an image.
+  `clean` leaves out what a chip and a lens add; `rough` adds motion and defocus blur, contrast, casts, JPEG.
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.render.environment import Room, make_surrounding
 from handaug.render.scene import Appearance, Backdrop, Lamp, Sensor, Skin, Vector
 from handaug.render.seeds import Factor, Kind, generator, identity
+from handaug.render.skin_model import TYPICAL_BLOOD, melanin_of_tone, skin_reflectance
 
-__all__ = ["DARK_SKIN", "LIGHT_SKIN", "sample_appearance", "skin_color"]
+__all__ = ["APPEARANCE_FACTORS", "appearance_factors", "sample_appearance"]
 
-LIGHT_SKIN = (0.80, 0.52, 0.41)
-DARK_SKIN = (0.075, 0.037, 0.025)
 _WARM, _COOL = np.array([1.5, 0.95, 0.55]), np.array([0.85, 0.98, 1.17])
 
 
 def sample_appearance(
-    seed: int, number: int, *, environments: int, backgrounds: int = 0, library: str = ""
+    seed: int,
+    number: int,
+    *,
+    environments: int,
+    backgrounds: int = 0,
+    library: str = "",
+    surroundings: Mapping[str, float] = MappingProxyType({"photo": 1.0}),
+    sensor: str = "standard",
 ) -> Appearance:
     """Appearance `number` of a seed.
 
@@ -37,6 +48,8 @@ def sample_appearance(
         environments: How many panoramas there are.
         backgrounds: How many background images the user gave; 0: the panorama stands behind the hand.
         library: Which panoramas and backgrounds the numbers point to; part of the identity alone.
+        surroundings: Weights of `environment.ENVIRONMENTS`.
+        sensor: `standard`, `clean` or `rough`.
     """
 
     def rng(factor: Factor) -> np.random.Generator:
@@ -46,22 +59,46 @@ def sample_appearance(
     environment = int(around.integers(environments))
     rotation = _rotation(around)
     share = float(around.uniform(0.15, 1.0))
+    making = rng(Factor.SURROUNDING)
+    kind = str(making.choice(list(surroundings), p=list(surroundings.values())))
+    chip = _sensor(rng(Factor.CAMERA))
+    if sensor != "standard":
+        chip = _clean(chip) if sensor == "clean" else _roughen(chip, rng(Factor.ROUGHNESS))
     return Appearance(
         number=number,
-        identity=identity("appearance", seed, number, library),
-        environment=environment,
+        identity=identity("appearance", seed, number, library, sorted(surroundings.items()), sensor),
+        environment=environment if kind == "photo" else -1,
+        surrounding=None if kind == "photo" else make_surrounding(making, kind),
         rotation=rotation,
         environment_share=share,
         lamps=_lamps(rng(Factor.LAMPS), 1.15 - share),
-        skin=_skin(rng(Factor.SKIN)),
+        skin=_skin(rng(Factor.SKIN), rng(Factor.SKIN_DETAIL)),
         backdrop=_backdrop(rng(Factor.BACKDROP), backgrounds),
-        sensor=_sensor(rng(Factor.CAMERA)),
+        sensor=chip,
     )
 
 
-def skin_color(tone: float) -> NDArray[np.float64]:
-    """Albedo (3,) on the ramp: 0 the lightest, 1 the darkest."""
-    return np.exp((1 - tone) * np.log(LIGHT_SKIN) + tone * np.log(DARK_SKIN))
+APPEARANCE_FACTORS = (
+    "tone", "blood", "roughness", "wet", "environment", "environment_share", "lamps", "lamp_share", "backdrop_blur",
+    "exposure_value", "blur", "vignetting", "shot_noise", "motion", "defocus", "contrast", "temperature", "jpeg",
+)  # fmt: skip
+"""Names of the entries of the field `appearance_factors`. Environment: number of the panorama, -1 a room, -2 a sky."""
+
+
+def appearance_factors(a: Appearance) -> NDArray[np.float32]:
+    """What an appearance was drawn as, in the order of `APPEARANCE_FACTORS`."""
+    made = 0 if a.surrounding is None else -1 if isinstance(a.surrounding, Room) else -2
+    values = {
+        **{name: getattr(a.skin, name) for name in ("tone", "blood", "roughness", "wet")},
+        "environment": made or a.environment,
+        "environment_share": a.environment_share,
+        "lamps": len(a.lamps),
+        "lamp_share": sum(lamp.share for lamp in a.lamps),
+        "backdrop_blur": a.backdrop.blur,
+        "motion": math.hypot(*a.sensor.motion),
+    }
+    found = [values[name] if name in values else getattr(a.sensor, name) for name in APPEARANCE_FACTORS]
+    return np.array(found, np.float32)
 
 
 def _vector(values: NDArray[np.float64]) -> Vector:
@@ -103,30 +140,44 @@ def _lamps(rng: np.random.Generator, total: float) -> tuple[Lamp, ...]:
                 direction=_vector(direction),
                 distance=float(rng.uniform(1.2, 2.5)),
                 side=float(np.exp(rng.uniform(np.log(0.08), np.log(1.0)))),
+                aspect=1.0,
                 share=float(weight),
                 color=_vector(color / color.mean()),
             )
         )
-    return tuple(lamps)
+    # Large lamps are windows: upright or broad.
+    aspects = np.exp(rng.uniform(-0.9, 0.9, len(lamps)))
+    return tuple(
+        replace(lamp, aspect=float(aspect) if lamp.side > 0.3 else 1.0)
+        for lamp, aspect in zip(lamps, aspects, strict=True)
+    )
 
 
-def _skin(rng: np.random.Generator) -> Skin:
+def _skin(rng: np.random.Generator, detail: np.random.Generator) -> Skin:
     tone = float(rng.uniform())
-    redness, yellowness = rng.normal(0, 0.06, 2)
-    hue = np.exp([redness, 0.0, -yellowness]) * np.exp(rng.normal(0, 0.05))
-    color = skin_color(tone) * hue
-    palm = skin_color(0.1 + 0.45 * tone) * hue * np.array([1.03, 0.92, 0.90])
-    nail = 0.5 * palm + 0.5 * skin_color(0.15) * np.array([0.95, 0.9, 0.95])
+    redness, yellowness = rng.normal(0, 1, 2)
+    melanin = melanin_of_tone(tone)
+    blood = TYPICAL_BLOOD * float(np.exp(np.clip(0.35 * redness, -0.8, 0.8)))
+    oxygen = float(np.clip(0.78 + 0.1 * yellowness, 0.5, 0.98))
+    lightness = np.exp(rng.normal(0, 0.05))
+    color = skin_reflectance(melanin, blood, oxygen) * lightness
+    # Palms have little melanin but thicker, redder skin; the nail bed shows through the nail.
+    palm = skin_reflectance(melanin * (0.55 - 0.42 * tone), 1.25 * blood, oxygen) * lightness
+    nail = 0.45 * palm + 0.55 * skin_reflectance(melanin_of_tone(0.12 + 0.3 * tone), 1.6 * blood, oxygen)
     return Skin(
         color=_vector(np.clip(color, 0.015, 0.85)),
         palm=_vector(np.clip(palm, 0.015, 0.85)),
         nail=_vector(np.clip(nail, 0.015, 0.85)),
         tone=tone,
+        blood=blood,
         blotch=float(rng.uniform(0.1, 0.45)),
         roughness=float(rng.uniform(0.35, 0.62)),
         specular=float(rng.uniform(0.25, 0.55)),
         bump=float(rng.uniform(0.0002, 0.0007)),
         subsurface=float(rng.uniform(0.002, 0.0045)) * (1 - 0.6 * tone),
+        crease=float(detail.uniform(0.5, 1.5)),
+        vein=float(np.clip(detail.normal(0.3, 0.4), 0, 1)),
+        wet=float(detail.uniform(0.1, 0.6)) if detail.uniform() < 0.08 else 0.0,
         offset=_vector(rng.uniform(-10, 10, 3)),
     )
 
@@ -152,4 +203,28 @@ def _sensor(rng: np.random.Generator) -> Sensor:
         vignetting=float(rng.uniform(0, 0.35)),
         shot_noise=float(np.exp(rng.uniform(np.log(1e-5), np.log(4e-4)))),
         read_noise=float(np.exp(rng.uniform(np.log(0.0005), np.log(0.0025)))),
+    )
+
+
+def _clean(chip: Sensor) -> Sensor:
+    return replace(
+        chip, exposure_value=0.0, white_balance=1.0, blur=0.0, vignetting=0.0, shot_noise=0.0, read_noise=0.0
+    )
+
+
+def _roughen(chip: Sensor, rng: np.random.Generator) -> Sensor:
+    """A cheap camera in a hurry: each flaw in a share of the appearances."""
+    turn, way = rng.uniform(0, 2 * math.pi), rng.uniform(0.01, 0.06)
+    shaken, unsharp, noisy, packed = rng.uniform(size=4) < (0.35, 0.25, 0.4, 0.6)
+    return replace(
+        chip,
+        exposure_value=float(np.clip(chip.exposure_value * 1.6, -1.6, 1.6)),
+        white_balance=float(rng.uniform(0.2, 1.0)),
+        shot_noise=chip.shot_noise * (float(rng.uniform(2, 10)) if noisy else 1.0),
+        read_noise=chip.read_noise * (float(rng.uniform(2, 6)) if noisy else 1.0),
+        motion=(way * math.cos(turn), way * math.sin(turn)) if shaken else (0.0, 0.0),
+        defocus=float(rng.uniform(0.004, 0.018)) if unsharp else 0.0,
+        contrast=float(rng.uniform(0.8, 1.35)),
+        temperature=float(rng.normal(0, 0.1)),
+        jpeg=int(rng.integers(25, 92)) if packed else 0,
     )

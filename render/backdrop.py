@@ -9,7 +9,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.ndimage import gaussian_filter
 
 from handaug.data_specs.errors import InputError
-from handaug.render.lighting import Light, look_up, rotation_matrix
+from handaug.render.environment import Surrounding
+from handaug.render.lighting import Light, rotation_matrix
 from handaug.render.scene import Appearance
 
 __all__ = ["IMAGE_SUFFIXES", "PANORAMA_SUFFIXES", "backdrop", "image_files", "load_background"]
@@ -47,7 +48,7 @@ def load_background(path: Path, *, longest: int = 1024) -> Floats:
     return np.asarray(linear, np.float32)
 
 
-def backdrop(appearance: Appearance, light: Light, panorama: Floats, image: Floats | None, size: int) -> Floats:
+def backdrop(appearance: Appearance, light: Light, around: Surrounding, image: Floats | None, size: int) -> Floats:
     """The picture behind the hand.
 
     It is the same for each pose that wears the appearance: a part of the panorama is drawn with a field of view of
@@ -56,22 +57,22 @@ def backdrop(appearance: Appearance, light: Light, panorama: Floats, image: Floa
     Args:
         appearance: Whose backdrop.
         light: Its measured light.
-        panorama: (H, W, 3) linear, first row up.
-        image: (h, w, 3) linear; the user's background, None for the panorama.
+        around: What surrounds the hand.
+        image: (h, w, 3) linear; the user's background, None for the surrounding.
         size: Side of the result in pixels.
 
     Returns:
         (size, size, 3) linear, exposed: 1 is full scale.
     """
     back = appearance.backdrop
-    picture = _window(appearance, light, panorama, size) if image is None else _crop(image, back.crop, size)
+    picture = _window(appearance, light, around, size) if image is None else _crop(image, back.crop, size)
     picture = np.minimum(picture * back.gain, _BRIGHTEST_LAMP)
     if back.blur > 0:
         picture = gaussian_filter(picture, (back.blur * size, back.blur * size, 0), mode="nearest")
     return np.asarray(np.minimum(picture, _BRIGHTEST), np.float32)
 
 
-def _window(appearance: Appearance, light: Light, panorama: Floats, size: int) -> NDArray[np.float64]:
+def _window(appearance: Appearance, light: Light, around: Surrounding, size: int) -> NDArray[np.float64]:
     fine = 2 * size  # 2 x 2 samples per pixel against sparkle
     half = math.tan(appearance.backdrop.field_of_view / 2)
     x = ((np.arange(fine) + 0.5) / fine * 2 - 1) * half
@@ -79,7 +80,7 @@ def _window(appearance: Appearance, light: Light, panorama: Floats, size: int) -
         [np.broadcast_to(x, (fine, fine)), np.broadcast_to(x[:, None], (fine, fine)), np.ones((fine, fine))], -1
     )
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    seen = look_up(panorama, rays @ rotation_matrix(appearance.rotation).T)
+    seen = around.radiance(rays @ rotation_matrix(appearance.rotation).T)
     seen = seen.reshape(size, 2, size, 2, 3).mean((1, 3))
     return np.asarray(seen * light.environment_strength * light.exposure * np.array(light.balance))
 

@@ -19,14 +19,42 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.schema import TEST, TRAIN, VAL
+from handaug.render.environment import ENVIRONMENTS
+from handaug.render.mix import mix_text, parse_mix
+from handaug.render.pose_prior import KINDS
 from handaug.render.seeds import Kind, generator
+from handaug.render.viewpoint import CAMERAS
+from handaug.render.wear import CLOTHING, JEWELLERY
 
-__all__ = ["CHANNELS", "HANDS", "MAX_SIZE", "MIN_SIZE", "QUALITIES", "RenderConfig", "Wardrobe", "split_of"]
+__all__ = [
+    "CHANNELS",
+    "CHOICES",
+    "HANDS",
+    "HAND_MODELS",
+    "MAX_SIZE",
+    "MIN_SIZE",
+    "QUALITIES",
+    "SENSORS",
+    "RenderConfig",
+    "Wardrobe",
+    "split_of",
+]
 
 QUALITIES = {"draft": 4, "standard": 8, "high": 32}
 """Path-traced samples per pixel of each preset; all are denoised."""
 CHANNELS = {"mono": 1, "rgb": 3}
 HANDS = ("both", "left", "right")
+HAND_MODELS = ("anny", "mano")
+SENSORS = ("standard", "clean", "rough")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "occluder_kinds": ("none", "held", "front"),
+    "clothing": CLOTHING,
+    "jewellery": JEWELLERY,
+    "pose_kinds": tuple(KINDS),
+    "camera": tuple(CAMERAS),
+    "environments": ENVIRONMENTS,
+}
+"""Fields that hold weights, and what they choose from."""
 MIN_SIZE, MAX_SIZE = 16, 1024
 POSES_PER_SHARD = 16
 _PATTERN = (TRAIN, TRAIN, TRAIN, VAL, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN)
@@ -59,10 +87,36 @@ class RenderConfig:
     """Whether depth images are stored."""
     seed: int = 0
     """Seed of everything."""
+    occluders: bool = False
+    """Whether hands hold things or have things before them."""
+    occluder_kinds: str = "none=1,held=2,front=1"
+    """Weights of where the things are, with `occluders`."""
+    clothing: str = "bare"
+    """Weights of `bare` and `sleeve`."""
+    jewellery: str = "none"
+    """Weights of `none`, `ring`, `watch`, `both`."""
+    pose_kinds: str = mix_text(KINDS)
+    """Weights of the kinds of pose."""
+    camera: str = "uniform"
+    """Weights of the camera presets."""
+    sensor: str = "standard"
+    """What the sensor does to an image: `clean`, `standard` or `rough`."""
+    environments: str = "photo"
+    """Weights of what lights the hand and stands behind it: `photo`, `room`, `sky`."""
+    parts: bool = False
+    """Whether the segment seen by each pixel is stored."""
+    normals: bool = False
+    """Whether surface normals are stored."""
+    uv: bool = False
+    """Whether texture coordinates are stored."""
     hdris: str | None = None
     """Folder of .exr or .hdr panoramas; None: the eight that come with Blender."""
     backgrounds: str | None = None
     """Folder of images to stand behind the hands; None: the panorama stands there."""
+    hand_model: str = "anny"
+    """`anny`, or `mano` for those who hold its licence."""
+    mano_dir: str | None = None
+    """Folder of MANO_RIGHT.pkl and MANO_LEFT.pkl, with `hand_model` mano."""
 
     def __post_init__(self) -> None:
         _at_least(self.poses, 1, "--poses")
@@ -74,17 +128,27 @@ class RenderConfig:
             ("--channels", self.channels, tuple(CHANNELS)),
             ("--quality", self.quality, tuple(QUALITIES)),
             ("--hands", self.hands, HANDS),
+            ("--sensor", self.sensor, SENSORS),
+            ("--hand-model", self.hand_model, HAND_MODELS),
         ):
             if value not in allowed:
                 raise InputError(f"{flag} {value}: choose one of {', '.join(allowed)}")
+        for name in CHOICES:
+            self.weights(name)
         if self.appearance_pool < 3 * self.appearances:
             raise InputError(
                 f"--appearance-pool {self.appearance_pool} is too small for --appearances {self.appearances}: train, "
                 f"val and test need that many each, give --appearance-pool {3 * self.appearances} or more"
             )
+        if (self.hand_model == "mano") != (self.mano_dir is not None):
+            raise InputError("--hand-model mano and --mano-dir DIR, the folder of MANO_RIGHT.pkl, go together")
         for flag, folder in (("--hdris", self.hdris), ("--backgrounds", self.backgrounds)):
             if folder is not None and not Path(folder).is_dir():
                 raise InputError(f"{flag} {folder}: no such folder, name a folder of images")
+
+    def weights(self, name: str) -> dict[str, float]:
+        """Weights of one of `CHOICES`, above 0 and with sum 1."""
+        return parse_mix(getattr(self, name), CHOICES[name], "--" + name.replace("_", "-"))
 
     @property
     def rows(self) -> int:

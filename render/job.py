@@ -19,12 +19,24 @@ from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.render.anny_extract import cache_path
+from handaug.render.appearance import APPEARANCE_FACTORS
 from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, image_files
 from handaug.render.config import RenderConfig
-from handaug.render.hand import HandModel
+from handaug.render.hand import SHAPE_NAMES, HandModel
+from handaug.render.mano import ManoModel, hand_model_of
 from handaug.render.pool import connect_dask, default_workers, run_dask, run_local
+from handaug.render.pose_prior import ANGLES
+from handaug.render.posing import POSE_FACTORS
 
 __all__ = ["expected_seconds", "render_dataset"]
+
+
+_NAMES = {
+    "pose": list(ANGLES),
+    "pose_factors": list(POSE_FACTORS),
+    "appearance_factors": list(APPEARANCE_FACTORS),
+}
+"""Root attributes: names of the entries of the fields of these names. `shape` is the hand model's affair."""
 
 
 def render_dataset(
@@ -65,7 +77,7 @@ def render_dataset(
         return out
     try:
         _check_blender()
-        _prepare_hand(progress)
+        _prepare_hand(config, progress)
         cluster = connect_dask(scheduler) if scheduler is not None else None
         with cluster or nullcontext():
             _render_shards(config, work, workers, cluster, progress)
@@ -73,7 +85,8 @@ def render_dataset(
         if not any(work.shard(shard).exists() for shard in range(config.shards)):
             work.remove()  # nothing to resume: leave no trace, and no claim on the name
         raise
-    work.assemble(config.shards, seed=config.seed, progress=progress)
+    shape = SHAPE_NAMES if config.hand_model == "anny" else ManoModel.shape_names
+    work.assemble(config.shards, seed=config.seed, attrs={"shape": list(shape), **_NAMES}, progress=progress)
     _draw_sheet(out, config)
     return out
 
@@ -139,9 +152,11 @@ def _check_blender() -> None:
         )
 
 
-def _prepare_hand(progress: Progress) -> None:
+def _prepare_hand(config: RenderConfig, progress: Progress) -> None:
     """Make the cached hand model before workers ask for it all at once."""
-    if not cache_path().exists():
+    if config.hand_model != "anny":
+        hand_model_of(config)
+    elif not cache_path().exists():
         progress.note("Preparing the hand model, once for this machine: about a minute.")
         HandModel.load()
 

@@ -13,12 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.camera import inside_image, project
-from handaug.data_specs.schema import HIDDEN, NOT_LABELLED, VISIBLE
+from handaug.data_specs.schema import (
+    HIDDEN,
+    NOT_LABELLED,
+    NOT_OCCLUDED,
+    OCCLUDED_BY_OBJECT,
+    OCCLUDED_BY_OTHER_HAND,
+    OCCLUDED_BY_SELF,
+    VISIBLE,
+)
 
-__all__ = ["Raster", "first_hits", "rasterise", "triangles_of", "visibility"]
+__all__ = ["OTHER_HAND", "PROP", "Raster", "first_hits", "rasterise", "sight", "triangles_of"]
 
 _NEAR = 1e-3  # metres; triangles that reach behind this plane are left out
-_BLOCK = 4_000_000  # ray-triangle pairs tested at once
+PROP, OTHER_HAND = 254, 253
+"""Parts of faces that are not this hand's: beside the positions in `hand.SEGMENTS`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,28 +135,43 @@ def first_hits(
     Returns:
         (P,) number of the quad hit first, -1 where none; (P,) distance in units of the point's own (1: at the point).
     """
-    a, b, c = np.moveaxis(np.asarray(vertices, np.float64)[triangles_of(quads)], 1, 0)
-    normal = _cross(b - a, c - a)
-    # Scalar triple products: the ray's direction d meets the inside when all three have one sign.
-    sides = np.concatenate([_cross(b, c), _cross(c, a), _cross(a, b)])
-    volume = np.einsum("ti,ti->t", a, normal)[:, None]
-    face, distance = np.full(len(points), -1, np.intp), np.full(len(points), np.inf)
-    step = max(1, _BLOCK // max(1, len(a)))
-    for start in range(0, len(points), step):
-        d = np.asarray(points[start : start + step], np.float64).T
-        triple = (sides @ d).reshape(3, len(a), -1)
-        hit = (triple >= 0).all(0) | (triple <= 0).all(0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = volume / (normal @ d)
-        t = np.where(hit & (t > 0), t, np.inf)
-        best = t.argmin(0)
-        nearest = t[best, np.arange(d.shape[1])]
-        distance[start : start + step] = nearest
-        face[start : start + step] = np.where(np.isfinite(nearest), best // 2, -1)
+    corner = np.asarray(vertices, np.float64)
+    tri, d = triangles_of(quads), np.asarray(points, np.float64)
+    which, ray = _near_rays(corner, tri, d)
+    a, b, c = np.moveaxis(corner[tri[which]], 1, 0)
+    normal, way = _cross(b - a, c - a), d[ray]
+    # Scalar triple products: the ray's direction meets the inside when all three have one sign.
+    triple = np.stack([np.einsum("ti,ti->t", _cross(p, q), way) for p, q in ((a, b), (b, c), (c, a))])
+    hit = (triple >= 0).all(0) | (triple <= 0).all(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.einsum("ti,ti->t", a, normal) / np.einsum("ti,ti->t", normal, way)
+    hit &= t > 0
+    face, distance = np.full(len(d), -1, np.intp), np.full(len(d), np.inf)
+    order = np.flatnonzero(hit)[np.argsort(-t[hit], kind="stable")]  # the last write wins: write far first
+    face[ray[order]], distance[ray[order]] = which[order] // 2, t[order]
     return face, distance
 
 
-def visibility(
+def _near_rays(
+    corner: NDArray[np.float64], tri: NDArray[np.intp], points: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs (triangle, ray) that may meet: those whose boxes overlap on the plane z = 1, and all where one of the two
+    reaches behind it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        flat, at = corner[:, :2] / corner[:, 2:], points[:, :2] / points[:, 2:]
+    ahead = (corner[:, 2] > _NEAR)[tri].all(1)
+    low, high = flat[tri].min(1), flat[tri].max(1)
+    margin = 1e-9 * (1 + np.abs(at))
+    near = np.ones((len(tri), len(points)), bool)
+    for axis in range(2):
+        near &= low[:, axis, None] <= (at + margin)[:, axis]
+        near &= high[:, axis, None] >= (at - margin)[:, axis]
+    near |= ~ahead[:, None] | (points[:, 2] <= 0)
+    which, ray = np.nonzero(near)
+    return which, ray
+
+
+def sight(
     keypoints_3d: NDArray[np.floating[Any]],
     vertices: NDArray[np.floating[Any]],
     quads: NDArray[np.integer[Any]],
@@ -156,14 +180,14 @@ def visibility(
     camera: NDArray[np.floating[Any]],
     height: int,
     width: int,
-) -> NDArray[np.uint8]:
-    """Which joints the camera sees, by the contract's rule.
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Which joints the camera sees, by the contract's rule, and what hides the others.
 
     Args:
         keypoints_3d: (J, 3) metres, camera frame.
         vertices: (V, 3) metres, camera frame; all surfaces that may hide a joint, other objects included.
         quads: (F, 4) vertex numbers.
-        face_segment: (F,) part of each quad.
+        face_segment: (F,) part of each quad; `PROP` on objects, `OTHER_HAND` on the other hand.
         joint_segments: for each joint, the parts that meet there.
         camera: (3, 3) intrinsics.
         height: H, pixels.
@@ -171,13 +195,16 @@ def visibility(
 
     Returns:
         (J,) uint8: 0 outside [-0.5, W - 0.5) x [-0.5, H - 0.5); 2 if the first surface on the ray to the joint is one
-        of its parts, or there is none; 1 otherwise.
+        of its parts, or there is none; 1 otherwise. And (J,) uint8: 0 not hidden, 1 by the hand itself or its arm, 2
+        by an object, 3 by the other hand.
     """
     inside = inside_image(project(camera, keypoints_3d), width, height)
     face, _ = first_hits(keypoints_3d, vertices, quads)
     part = np.where(face >= 0, np.asarray(face_segment, np.int64)[face], -1)
-    seen = [hit < 0 or int(hit) in allowed for hit, allowed in zip(part, joint_segments, strict=True)]
-    return np.where(inside, np.where(seen, VISIBLE, HIDDEN), NOT_LABELLED).astype(np.uint8)
+    seen = np.array([hit < 0 or int(hit) in allowed for hit, allowed in zip(part, joint_segments, strict=True)])
+    visibility = np.where(inside, np.where(seen, VISIBLE, HIDDEN), NOT_LABELLED)
+    by = np.select([part == PROP, part == OTHER_HAND], [OCCLUDED_BY_OBJECT, OCCLUDED_BY_OTHER_HAND], OCCLUDED_BY_SELF)
+    return visibility.astype(np.uint8), np.where(seen, NOT_OCCLUDED, by).astype(np.uint8)
 
 
 def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,9 +12,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.render.environment import directions
 from handaug.render.scene import Appearance
 
-__all__ = ["Light", "directions", "look_up", "measure", "rotation_matrix"]
+__all__ = ["Light", "measure", "rotation_matrix"]
 
 Floats = NDArray[np.float32]
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -46,33 +47,6 @@ def rotation_matrix(q: tuple[float, float, float, float]) -> NDArray[np.float64]
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
-
-
-def directions(height: int, width: int) -> NDArray[np.float64]:
-    """(H, W, 3) unit directions of a panorama's pixel centres, first row up.
-
-    As Blender maps them: z is up, the middle of the picture looks at +x, its left half at +y: u = 1/2 - atan2(y, x) /
-    (2 pi).
-    """
-    azimuth = (0.5 - (np.arange(width) + 0.5) / width) * 2 * math.pi
-    height_angle = (0.5 - (np.arange(height) + 0.5) / height) * math.pi
-    c = np.cos(height_angle)[:, None]
-    z = np.broadcast_to(np.sin(height_angle)[:, None], (height, width))
-    return np.stack([c * np.cos(azimuth), c * np.sin(azimuth), z], -1)
-
-
-def look_up(panorama: Floats, d: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Radiance (..., 3) of a panorama (H, W, 3), first row up, in the directions (..., 3); bilinear."""
-    height, width = panorama.shape[:2]
-    u = (0.5 - np.arctan2(d[..., 1], d[..., 0]) / (2 * math.pi)) * width - 0.5
-    v = np.clip((0.5 - np.arcsin(np.clip(d[..., 2], -1, 1)) / math.pi) * height - 0.5, 0, height - 1)
-    u0, v0 = np.floor(u).astype(int), np.floor(v).astype(int)
-    a, b = (u - u0)[..., None], (v - v0)[..., None]
-    u1, v1 = (u0 + 1) % width, np.minimum(v0 + 1, height - 1)
-    u0 = u0 % width
-    top = panorama[v0, u0] * (1 - a) + panorama[v0, u1] * a
-    bottom = panorama[v1, u0] * (1 - a) + panorama[v1, u1] * a
-    return np.asarray(top * (1 - b) + bottom * b, np.float64)
 
 
 @lru_cache(1)

@@ -18,6 +18,7 @@ thirds (Rijpkema and Girard, SIGGRAPH 1991). Where skin by linear blending would
 our limits are tighter than these.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
+from handaug.render.pose_library import NAMED, named_degrees, synergies
 
-__all__ = ["ANGLES", "KINDS", "LIMITS", "HandPose", "sample_kind", "sample_pose"]
+__all__ = ["ANGLES", "KINDS", "LIMITS", "HandPose", "sample_kind", "sample_pinch", "sample_pose"]
 
 _FINGERS = ("index", "middle", "ring", "little")
 _FINGER_PARTS = ("mcp_flexion", "mcp_abduction", "pip_flexion", "dip_flexion")
@@ -88,13 +90,13 @@ class HandPose:
         return float(self.angles[_INDEX[name]])
 
     def rotations(self, rest: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.float64]]:
-        """Rotation of each moving bone against the kindl's rest pose, in the bone's own axes.
+        """Rotation of each moving bone against the model's rest pose, in the bone's own axes.
 
         A bone's y axis points along it, x is its flexion axis, z points to the palm (thumb: to the fingers); the
         wrist's x points to the back of the hand and z to the thumb.
 
         Args:
-            rest: (24,) these same angles as they are in the kindl's rest pose.
+            rest: (24,) these same angles as they are in the model's rest pose.
 
         Returns:
             (3, 3) rotation matrices by bone name.
@@ -130,9 +132,19 @@ def _turn(axis: str, angle: float) -> NDArray[np.float64]:
 
 # -- the prior -----------------------------------------------------------------------------------------------------
 
-KINDS: dict[str, float] = {"open": 0.16, "relaxed": 0.18, "fist": 0.12, "count": 0.16, "pinch": 0.14, "free": 0.24}
+KINDS: dict[str, float] = {
+    "open": 0.10,
+    "relaxed": 0.11,
+    "fist": 0.08,
+    "count": 0.11,
+    "pinch": 0.10,
+    "free": 0.16,
+    "named": 0.26,
+    "synergy": 0.08,
+}
 """Share of each kind of pose: flat hand; hanging hand; fist; some fingers straight, others curled (pointing, counting);
-thumb meets a finger; every finger on its own."""
+thumb meets a finger; every finger on its own; about or between two poses of the library; along the library's
+synergies. The order is part of the file format: only add."""
 
 # Degrees where thumb and finger meet pad to pad: least squares on the mean shape, gap between the pads against distance
 # from the middle of each range. Thumb: CMC flexion, abduction, rotation, MCP, IP; finger: MCP, abduction, PIP, DIP.
@@ -147,9 +159,10 @@ _ADDUCTED = dict(zip(_FINGERS, (0.0, -4.0, -10.0, -16.0), strict=True))  # degre
 _FIST_CONVERGENCE = dict(zip(_FINGERS, (-1.0, -4.0, -9.0, -15.0), strict=True))  # fingertips point to one place
 
 
-def sample_kind(rng: np.random.Generator) -> str:
-    """Draw a kind of pose by its share in `KINDS`."""
-    return str(rng.choice(list(KINDS), p=list(KINDS.values())))
+def sample_kind(rng: np.random.Generator, shares: Mapping[str, float] = KINDS) -> str:
+    """Draw a kind of pose by its share."""
+    weights = np.array(list(shares.values()), np.float64)
+    return str(rng.choice(list(shares), p=weights / weights.sum()))
 
 
 def sample_pose(rng: np.random.Generator, kind: str | None = None) -> HandPose:
@@ -160,6 +173,8 @@ def sample_pose(rng: np.random.Generator, kind: str | None = None) -> HandPose:
     `sample_clear_pose` in `render.penetration` avoids that.
     """
     kind = sample_kind(rng) if kind is None else kind
+    if kind in ("named", "synergy"):
+        return _with_wrist(rng, _coupled(_sample_named(rng) if kind == "named" else _sample_synergy(rng)))
     degrees = _sample_thumb(rng, kind)
     for finger, (mcp, pip) in zip(_FINGERS, _sample_curls(rng, kind), strict=True):
         degrees[f"{finger}_mcp_flexion"] = mcp
@@ -169,13 +184,62 @@ def sample_pose(rng: np.random.Generator, kind: str | None = None) -> HandPose:
     for finger in _FINGERS:
         degrees[f"{finger}_mcp_abduction"] = _abduction(rng, finger, spread, degrees[f"{finger}_mcp_flexion"])
     if kind == "pinch":
-        _pinch(rng, degrees)
+        _pinch(rng, degrees, str(rng.choice(_FINGERS, p=(0.55, 0.2, 0.13, 0.12))))
+    return _with_wrist(rng, degrees)
+
+
+def sample_pinch(rng: np.random.Generator, finger: str) -> HandPose:
+    """Draw a pose whose thumb meets this finger pad to pad, the others loosely bent."""
+    degrees = _sample_thumb(rng, "relaxed")
+    for name, (mcp, pip) in zip(_FINGERS, _sample_curls(rng, "relaxed"), strict=True):
+        degrees |= {f"{name}_mcp_flexion": mcp, f"{name}_pip_flexion": pip, f"{name}_dip_flexion": pip * 2 / 3}
+        degrees[f"{name}_mcp_abduction"] = _abduction(rng, name, 0.2, mcp)
+    _pinch(rng, degrees, finger)
+    return _with_wrist(rng, degrees)
+
+
+def _with_wrist(rng: np.random.Generator, degrees: dict[str, float]) -> HandPose:
     bent = (degrees["ring_mcp_flexion"] + degrees["little_mcp_flexion"]) / 180
     degrees["palm_cup"] = 7 * bent + rng.normal(2, 5)
     wide = rng.uniform() < 0.3
     degrees["wrist_flexion"] = rng.uniform(-55, 65) if wide else rng.normal(0, 18)
     degrees["wrist_deviation"] = rng.uniform(-28, 18) if wide else rng.normal(-4, 8)
     return HandPose(_into_limits(np.radians([degrees[name] for name in ANGLES])))
+
+
+def _coupled(degrees: dict[str, float]) -> dict[str, float]:
+    """The room for abduction fades as the MCP bends, and the DIP stays within 25 degrees of two thirds of the PIP."""
+    for finger in _FINGERS:
+        bent, home = degrees[f"{finger}_mcp_flexion"], _FIST_CONVERGENCE[finger]
+        room = 3 + 27 * float(np.clip(1 - bent / 75, 0, 1))
+        away = degrees[f"{finger}_mcp_abduction"] - home
+        degrees[f"{finger}_mcp_abduction"] = home + room * float(np.tanh(away / room))
+        usual = degrees[f"{finger}_pip_flexion"] * 2 / 3
+        degrees[f"{finger}_dip_flexion"] = usual + float(np.clip(degrees[f"{finger}_dip_flexion"] - usual, -25, 25))
+    return degrees
+
+
+def _sample_named(rng: np.random.Generator) -> dict[str, float]:
+    """A pose of the library, for one in three on the way to another one, and a little off."""
+    first, second = rng.choice(list(NAMED), 2, replace=False)
+    here, there = named_degrees(str(first)), named_degrees(str(second))
+    way = rng.uniform(0, 1) if rng.uniform() < 1 / 3 else 0.0
+    tremor = rng.uniform(0.3, 1.3)
+    curl = rng.normal(0, 5) * tremor  # all fingers a little more closed, or less
+    out = {}
+    for name in here:
+        sideways = name.endswith("abduction") and not name.startswith("thumb")
+        spread = 2.0 if sideways else 4.5
+        shift = curl if name.endswith(("pip_flexion", "mcp_flexion")) and not name.startswith("thumb") else 0.0
+        out[name] = (1 - way) * here[name] + way * there[name] + tremor * rng.normal(0, spread) + shift
+    return out
+
+
+def _sample_synergy(rng: np.random.Generator) -> dict[str, float]:
+    """Normal scores of the library's components: the first few as wide as the library, the rest half as wide."""
+    names, mean, components, deviation = synergies()
+    score = rng.normal(size=len(deviation)) * deviation * np.where(np.arange(len(deviation)) < 5, 1.15, 0.5)
+    return dict(zip(names, (mean + score @ components).tolist(), strict=True))
 
 
 def _into_limits(angles: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -234,9 +298,8 @@ def _sample_thumb(rng: np.random.Generator, kind: str) -> dict[str, float]:
     return {f"thumb_{part}": float(value) for part, value in zip(_THUMB, values, strict=True)}
 
 
-def _pinch(rng: np.random.Generator, degrees: dict[str, float]) -> None:
-    """Let the thumb meet one finger, mostly the index; the others stay as drawn."""
-    finger = str(rng.choice(_FINGERS, p=(0.55, 0.2, 0.13, 0.12)))
+def _pinch(rng: np.random.Generator, degrees: dict[str, float], finger: str) -> None:
+    """Let the thumb meet this finger; the others stay as drawn."""
     thumb, bent = _PINCHES[finger]
     for part, value in zip(_THUMB, thumb, strict=True):
         degrees[f"thumb_{part}"] = value + rng.normal(0, 2.5)

@@ -15,26 +15,30 @@ from the sum (`handaug.render.lighting`).
 Colours are linear, Rec. 709 primaries.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Appearance", "Backdrop", "HandScene", "Lamp", "Sensor", "Skin"]
+from handaug.render.environment import Room, Sky
+
+__all__ = ["Appearance", "Backdrop", "HandScene", "Lamp", "OtherHand", "Sensor", "Skin", "Thing"]
 
 Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Lamp:
-    """A square area lamp that looks at the hand; the camera does not see it."""
+    """A rectangular area lamp that looks at the hand; the camera does not see it."""
 
     direction: Vector
     """Unit vector from the hand to the lamp, camera's frame."""
     distance: float
     """From the hand, in units of the hand's distance."""
     side: float
-    """Side of the square, same unit."""
+    """Root of its area, same unit."""
+    aspect: float
+    """Width over height: 1 a square, else an upright or a broad window."""
     share: float
     """Irradiance on a surface that faces it, over pi."""
     color: Vector
@@ -53,6 +57,8 @@ class Skin:
     """Albedo of the nails: the nail bed shows through."""
     tone: float
     """0 the lightest, 1 the darkest of the ramp the colour was made from."""
+    blood: float
+    """Volume fraction of blood in the dermis."""
     blotch: float
     """Relative strength of the low-frequency redness."""
     roughness: float
@@ -62,6 +68,12 @@ class Skin:
     """Height of creases and pores, metres."""
     subsurface: float
     """Mean free path of red light, metres."""
+    crease: float
+    """Strength of the lines of palm and knuckles, 1 usual."""
+    vein: float
+    """Strength of the veins on the back of the hand, 0 none."""
+    wet: float
+    """Weight of a film of water or sweat."""
     offset: Vector
     """Where in the noise the blotches are read."""
 
@@ -102,6 +114,17 @@ class Sensor:
     """Variance of the noise per unit of light."""
     read_noise: float
     """Standard deviation of the noise in the dark, of full scale."""
+    motion: tuple[float, float] = (0.0, 0.0)
+    """Way of the hand in the picture while the shutter is open, x and y as fractions of the image side; labels are
+    those of its middle."""
+    defocus: float = 0.0
+    """Radius of the disc that a point of the hand is spread to, as a fraction of the image side."""
+    contrast: float = 1.0
+    """Slope of the tone curve at middle grey."""
+    temperature: float = 0.0
+    """Cast of a wrong white balance: blue to red by a factor e^t about green (RGB alone)."""
+    jpeg: int = 0
+    """Quality of JPEG compression, 0 none."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +136,9 @@ class Appearance:
     identity: int
     """63-bit `appearance_id`."""
     environment: int
-    """Number of the panorama."""
+    """Number of the panorama, -1 where it is made by formula."""
+    surrounding: Room | Sky | None
+    """What stands in its place then."""
     rotation: tuple[float, float, float, float]
     """Quaternion (w, x, y, z) that turns a direction of the camera's frame into the panorama's (z up)."""
     environment_share: float
@@ -123,6 +148,29 @@ class Appearance:
     skin: Skin
     backdrop: Backdrop
     sensor: Sensor
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """A mesh beside the hand's: an object, a sleeve, a watch, a ring. It belongs to the pose."""
+
+    vertices: NDArray[np.float32]
+    """(V, 3) metres."""
+    quads: NDArray[np.int32]
+    """(F, 4) vertex numbers, counter-clockwise seen from outside."""
+    paint: NDArray[np.float32]
+    """(F, 3) albedo."""
+    roughness: float
+    metallic: float
+    part: int
+    """What a ray that ends here has met: a position in `hand.SEGMENTS`, or `labels.PROP`."""
+    mask: int
+    """Value in the mask."""
+
+    def mirrored(self) -> "Thing":
+        """The mirror image x -> -x."""
+        quads = np.ascontiguousarray(self.quads[:, [0, 3, 2, 1]])
+        return replace(self, vertices=self.vertices * np.array([-1, 1, 1], np.float32), quads=quads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,3 +187,16 @@ class HandScene:
     """Whether the vertices are a mirrored right hand, so that the faces run the other way."""
     centre: tuple[float, float, float]
     """Middle of the hand: lamps look at it, and its z is the unit of their distances."""
+    things: tuple[Thing, ...] = ()
+    """What else is there, in the camera's frame."""
+    other: "OtherHand | None" = None
+    """The other hand, where both are in the frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class OtherHand:
+    """A second hand of the same person."""
+
+    vertices: NDArray[np.float32]
+    """(V, 3) metres, camera's frame."""
+    left: bool

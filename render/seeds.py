@@ -28,11 +28,19 @@ class Factor(IntEnum):
     ARTICULATION = 2
     VIEWPOINT = 3
     SIDE = 4
+    OCCLUDER = 5
+    CLOTHING = 6
+    JEWELLERY = 7
+    PRESET = 8
+    OTHER_HAND = 9
     ENVIRONMENT = 10
     LAMPS = 11
     SKIN = 12
     BACKDROP = 13
     CAMERA = 14
+    SURROUNDING = 15
+    SKIN_DETAIL = 16
+    ROUGHNESS = 17
     NOISE = 20
     SAMPLES = 21
 

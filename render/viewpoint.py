@@ -4,15 +4,17 @@ The camera is fixed at the origin (x right, y down, z forward, metres), so that 
 (light, background) stays when the pose changes; the hand is turned and moved instead.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.camera import centred_intrinsics
+from handaug.data_specs.errors import WorkError
 from handaug.render.hand import PosedHand
 
-__all__ = ["ARM_TILT", "FIELD_OF_VIEW", "FILL", "place_hand", "to_camera"]
+__all__ = ["ARM_TILT", "CAMERAS", "FIELD_OF_VIEW", "FILL", "CameraPreset", "place_hand", "to_camera"]
 
 FIELD_OF_VIEW = (15.0, 50.0)
 """Degrees across the longer side of the crop, least and greatest."""
@@ -30,49 +32,87 @@ by heart and stayed at 11 px on others. Rotating while training widens the range
 
 _SKIN = 0.008  # metres from a joint to the skin beyond it
 _NEAR = 0.12  # metres between the camera and the nearest skin, forearm included; beside the camera an arm may pass
-_MAX_FOREARM_COSINE = 0.75  # views from within 41 degrees round the forearm's axis: the arm would hide the hand
 _KNUCKLE = 9  # middle MCP: from there to the elbow is along the arm in every view, also where the forearm is hidden
 _ROUNDS = 20
 _DAMPING = 0.7  # without it, views of a finger that points at the camera swing between two distances
+_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class CameraPreset:
+    """Where cameras of a kind stand. The hand's box fills a share drawn from `FILL` in each."""
+
+    field_of_view: tuple[float, float]
+    """Degrees across the longer side of the crop, least and greatest: the focal length."""
+    tilt: float
+    """Degrees by which the arm may lean away from entering straight from below."""
+    arm: tuple[float, float]
+    """Cosine of the angle at the wrist between elbow and camera, least and greatest: near 1 the camera looks along
+    the arm from behind, at -1 the arm comes from beyond the hand."""
+    off_axis: float
+    """Degrees by which the crop may lie off the optical axis of the camera it is cut from."""
+
+
+CAMERAS = {
+    "uniform": CameraPreset(FIELD_OF_VIEW, ARM_TILT, (-1.0, 0.75), 0.0),
+    "egocentric": CameraPreset((22.0, 45.0), 50.0, (0.1, 0.82), 35.0),
+    "third-person": CameraPreset((6.0, 22.0), ARM_TILT, (-0.9, 0.25), 12.0),
+    "close-up": CameraPreset((40.0, 60.0), ARM_TILT, (-1.0, 0.7), 5.0),
+}
+"""The default draws directions uniformly over the sphere. Egocentric: from the wearer's head, the arm goes away from
+the camera, crops of a wide lens. Third-person: a person at 1 to 3 m. Close-up: a hand held into a near camera."""
 
 
 def place_hand(
-    rng: np.random.Generator, posed: PosedHand, size: int | tuple[int, int]
+    rng: np.random.Generator,
+    posed: PosedHand,
+    size: int | tuple[int, int],
+    preset: CameraPreset = CAMERAS["uniform"],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
     """Draw a camera for a hand.
 
-    Directions are uniform over the sphere, except for views along the forearm from behind; the roll leans the arm by up
-    to `ARM_TILT`. The joints' box fills a share of the frame drawn from `FILL` and lies anywhere in the room that is
-    left.
+    Directions are uniform over the part of the sphere that the preset allows (`uniform`: all but views along the
+    forearm from behind, where it would hide the hand); the roll leans the arm by up to the preset's tilt. The joints'
+    box fills a share of the frame drawn from `FILL` and lies anywhere in the room that is left.
 
     Args:
         rng: source of randomness.
         posed: a right or a mirrored hand.
         size: image side in pixels, or (H, W).
+        preset: kind of camera.
+
+    Raises:
+        WorkError: no draw of many met the preset.
 
     Returns:
         R (3, 3) and t (3,), metres: a point x of the posed hand stands at R @ x + t; K (3, 3) float32 intrinsics.
     """
     height, width = (size, size) if isinstance(size, int) else size
     side = min(height, width)
-    half = np.tan(np.radians(rng.uniform(*FIELD_OF_VIEW)) / 2)
+    half = np.tan(np.radians(rng.uniform(*preset.field_of_view)) / 2)
     camera = centred_intrinsics(max(height, width) / 2 / half, width, height)
     fill = rng.uniform(*FILL)
     room = 0.5 * (np.array([width, height]) - fill * side)
     centre = np.array([width - 1, height - 1], np.float64) / 2
     target = centre + rng.uniform(-1, 1, 2) * room
+    if preset.off_axis:
+        # The crop is cut from a larger picture: its principal point lies beside it.
+        turn, angle = rng.uniform(0, 2 * np.pi), np.radians(preset.off_axis) * np.sqrt(rng.uniform())
+        centre = centre - camera[0, 0] * np.tan(angle) * np.array([np.cos(turn), np.sin(turn)])
+        camera[0, 2], camera[1, 2] = centre
     joints = np.asarray(posed.joints, np.float64)
-    while True:
-        rotation = _lean(
-            _uniform_rotation(rng), posed.elbow - joints[_KNUCKLE], np.radians(rng.uniform(-ARM_TILT, ARM_TILT))
-        )
+    for _ in range(_DRAWS):
+        rotation = _uniform_rotation(rng)
+        tilt = np.radians(rng.uniform(-preset.tilt, preset.tilt))
+        rotation = _lean(rotation, posed.elbow - joints[_KNUCKLE], tilt)
         translation = _fit(joints @ rotation.T, float(camera[0, 0]), centre, target, fill * side)
         wrist, elbow = (rotation @ np.asarray(point, np.float64) + translation for point in (joints[0], posed.elbow))
         arm = elbow - wrist
         cosine = -(arm @ wrist) / (np.linalg.norm(arm) * np.linalg.norm(wrist))
         nearest = np.linalg.norm(posed.vertices + rotation.T @ translation, axis=1).min()
-        if cosine < _MAX_FOREARM_COSINE and nearest > _NEAR:
+        if preset.arm[0] <= cosine < preset.arm[1] and nearest > _NEAR:
             return rotation, translation, camera
+    raise WorkError(f"no camera of {preset} shows the hand from farther than {_NEAR} m; choose another --camera")
 
 
 def to_camera(

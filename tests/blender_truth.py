@@ -22,9 +22,9 @@ from handaug.render.blender.camera import aim_camera, to_blender
 from handaug.render.blender.session import BlenderSession
 from handaug.render.config import RenderConfig
 from handaug.render.hand import HandModel
-from handaug.render.lighting import Light, look_up, measure, rotation_matrix
+from handaug.render.lighting import Light, measure, rotation_matrix
+from handaug.render.posing import sample_hand
 from handaug.render.scene import HandScene
-from handaug.render.shard import sample_hand
 from handaug.render.surface import surface_of
 from handaug.render.worker import claim_core
 
@@ -82,7 +82,7 @@ def main(out: str) -> None:
         name: [] for name in ("index", "depth", "balls", "joints", "cameras")
     }
     appearance = sample_appearance(0, 0, environments=session.environments)
-    light = measure(appearance, session.lighting(appearance.environment), 3)
+    light = measure(appearance, session.lighting(appearance), 3)
 
     scene.cycles.pixel_filter_type, scene.cycles.filter_width = "BOX", 0.01  # rays through pixel centres
     hands = scenes(model)
@@ -118,14 +118,14 @@ def panorama_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
     session.scene.render.film_transparent = False
     for number in (1, 6):
         appearance = sample_appearance(3, number, environments=session.environments)
-        panorama = session.panorama(appearance.environment)
+        panorama = session.surrounding(appearance)
         aim_camera(session.scene, camera, SIZE)
         session._light(appearance, Light(1.0, (0.0, 0.0), 1.0, (1.0, 1.0, 1.0)), (0, 0, 1))
         seen.append(session.shoot(16, 0, denoise=False)["Combined"][..., :3])
         y, x = np.mgrid[:SIZE, :SIZE]
         rays = np.stack([(x - middle) / focal, (y - middle) / focal, np.ones((SIZE, SIZE))], -1)
         rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-        ours.append(look_up(panorama, rays @ rotation_matrix(appearance.rotation).T))
+        ours.append(panorama.radiance(rays @ rotation_matrix(appearance.rotation).T))
     session.scene.render.film_transparent = True
     return {"panorama": np.array(seen), "looked_up": np.array(ours)}
 
@@ -142,7 +142,7 @@ def card_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
             appearance.lamps[0], direction=(0.0, 0.0, -1.0), side=0.05, distance=0.9, share=share, color=(1, 1, 1)
         )
         appearance = replace(appearance, lamps=(lamp,))
-        light = replace(measure(appearance, session.lighting(0), 3), environment_strength=0.0)
+        light = replace(measure(appearance, session.lighting(appearance), 3), environment_strength=0.0)
         aim_camera(session.scene, camera, SIZE)
         session._light(appearance, light, (0, 0, 1))
         got.append(session.shoot(64, 0, denoise=False)["Combined"][28:36, 28:36, :3].mean())

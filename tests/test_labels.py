@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.camera import centred_intrinsics, project
 from handaug.data_specs.schema import HIDDEN, NOT_LABELLED, VISIBLE
-from handaug.render.labels import first_hits, rasterise, triangles_of, visibility
+from handaug.render.labels import first_hits, rasterise, sight, triangles_of
 
 
 def _sphere(n: int, centre: tuple[float, float, float], radius: float) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -121,7 +121,7 @@ def test_visibility_rule() -> None:
     quads, segment = np.arange(8).reshape(2, 4), np.array([3, 5])
 
     def see(point: list[float], allowed: tuple[int, ...]) -> int:
-        return int(visibility(np.array([point]), vertices, quads, segment, [allowed], camera, 64, 64)[0])
+        return int(sight(np.array([point]), vertices, quads, segment, [allowed], camera, 64, 64)[0][0])
 
     assert see([0, 0, 0.9], (3,)) == VISIBLE
     assert see([0, 0, 0.9], (5,)) == HIDDEN
@@ -146,7 +146,7 @@ class TestHand:
         model = HandModel.load()
         rng = np.random.default_rng(7)
         for _ in range(n):
-            posed = model.pose(model.sample_shape(rng), sample_clear_pose(rng, model, model.mean_shape))
+            posed = model.pose(model.sample_shape(rng), sample_clear_pose(rng, model, model.mean_shape).pose)
             rotation, translation, camera = place_hand(rng, posed, 64)
             yield (
                 model,
@@ -182,7 +182,7 @@ class TestHand:
             expected, expected_face = _moeller_trumbore(np.zeros(3), joints.astype(np.float64), vertices, model.quads)
             assert np.array_equal(face, expected_face) and np.allclose(distance, expected)
             assert (distance < 1).mean() > 0.95  # joints are inside the skin
-            got = visibility(joints, vertices, model.quads, model.face_segment, JOINT_SEGMENTS, camera, 64, 64)
+            got = sight(joints, vertices, model.quads, model.face_segment, JOINT_SEGMENTS, camera, 64, 64)[0]
             own = [model.face_segment[f] in allowed for f, allowed in zip(expected_face, JOINT_SEGMENTS, strict=True)]
             assert np.array_equal(got, np.where(own, VISIBLE, HIDDEN))
             seen.append(got)
@@ -198,7 +198,7 @@ class TestHand:
         for _ in range(5):
             start = time.perf_counter()
             rasterise(vertices, model.quads, camera, 64, 64)
-            visibility(joints, vertices, model.quads, model.face_segment, JOINT_SEGMENTS, camera, 64, 64)
+            sight(joints, vertices, model.quads, model.face_segment, JOINT_SEGMENTS, camera, 64, 64)
             best = min(best, time.perf_counter() - start)
         assert best < 0.1
 

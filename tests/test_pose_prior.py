@@ -125,11 +125,11 @@ class TestClearPoses:
         radii = model.radii(rest)
         assert radii.shape == (19,) and (radii > 0.003).all() and (radii < 0.025).all()
         rng = np.random.default_rng(5)
-        poses = [sample_clear_pose(rng, model, rest) for _ in range(300)]
+        poses = [sample_clear_pose(rng, model, rest).pose for _ in range(300)]
         depth = np.array([penetration(model.joints(rest, pose), radii) for pose in poses])
         assert (depth > ALLOWED_DEPTH).mean() < 0.03
         again = np.random.default_rng(5)
-        assert np.array_equal(sample_clear_pose(again, model, rest).angles, poses[0].angles)
+        assert np.array_equal(sample_clear_pose(again, model, rest).pose.angles, poses[0].angles)
         curled = np.mean([pose["middle_pip_flexion"] > np.radians(75) for pose in poses])
         assert curled > 0.12  # fists are not rejected away
 

@@ -28,7 +28,7 @@ from handaug.render.hand import HandModel, mirror_quads
 from handaug.render.job import render_dataset
 from handaug.render.labels import rasterise
 from handaug.render.pose_prior import HandPose
-from handaug.render.shard import sample_hand
+from handaug.render.posing import sample_hand
 from handaug.render.surface import surface_of
 
 if importlib.util.find_spec("bpy") is None:  # not importorskip: it would load Blender into the test process

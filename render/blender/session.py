@@ -28,6 +28,8 @@ from handaug.data_specs.errors import InputError, WorkError
 from handaug.render.backdrop import PANORAMA_SUFFIXES, image_files
 from handaug.render.blender.camera import add_camera, aim_camera, to_blender
 from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMaterial
+from handaug.render.blender.things import Things
+from handaug.render.environment import Panorama, Surrounding, directions
 from handaug.render.lighting import Light
 from handaug.render.scene import Appearance, HandScene
 from handaug.render.surface import Surface
@@ -104,23 +106,24 @@ class BlenderSession:
         self.hand = bpy.data.objects.new("hand", self._mesh)
         self.hand.pass_index = 1
         self.scene.collection.objects.link(self.hand)
+        self._things = Things(self.scene)
         self._lamps = [self._add_lamp(k) for k in range(_LAMPS)]
         self._add_world()
         self._files = panorama_files(hdris)
-        self._panoramas: OrderedDict[int, _Panorama] = OrderedDict()
+        self._panoramas: OrderedDict[int, _Loaded] = OrderedDict()
 
     @property
     def environments(self) -> int:
         """How many panoramas there are."""
         return len(self._files)
 
-    def panorama(self, number: int) -> Floats:
-        """(H, W, 3) linear, first row up, at most 1024 px wide: for the backdrop."""
-        return self._panorama(number).fine
+    def surrounding(self, appearance: Appearance) -> Surrounding:
+        """What stands behind the hand: made by formula, or a panorama at most 1024 px wide."""
+        return appearance.surrounding or Panorama(self._panorama(appearance).fine)
 
-    def lighting(self, number: int) -> Floats:
-        """The same at 256 px: what lights the hand."""
-        return self._panorama(number).coarse
+    def lighting(self, appearance: Appearance) -> Floats:
+        """(H, W, 3) linear, first row up, 256 px wide: what lights the hand."""
+        return self._panorama(appearance).coarse
 
     def render(self, hand: HandScene, appearance: Appearance, light: Light, *, samples: int, seed: int) -> Floats:
         """Draw the hand alone, on nothing.
@@ -163,9 +166,10 @@ class BlenderSession:
             self.hand.scale = (sign, 1, 1)
         self._mesh.vertices.foreach_set("co", np.ascontiguousarray(vertices, np.float32).ravel())
         self._mesh.update()
+        self._things.place(hand.things)
 
     def _light(self, appearance: Appearance, light: Light, centre: tuple[float, float, float]) -> None:
-        self._environment.image = self._panorama(appearance.environment).image
+        self._environment.image = self._panorama(appearance).image
         self._strength.default_value = light.environment_strength
         # Blender's world direction -> camera's frame (half a turn about x) -> panorama.
         turn = Quaternion(appearance.rotation) @ Quaternion((0, 1, 0, 0))
@@ -180,7 +184,8 @@ class BlenderSession:
             direction = Vector(to_blender(np.array(drawn.direction, np.float32)))
             lamp.location = middle + direction * (drawn.distance * unit)
             lamp.rotation_quaternion = direction.to_track_quat("Z", "Y")
-            lamp.data.size = drawn.side * unit
+            lamp.data.size = drawn.side * unit * drawn.aspect**0.5
+            lamp.data.size_y = drawn.side * unit / drawn.aspect**0.5
             lamp.data.color = drawn.color
             lamp.data.energy = light.lamp_watts[k] * unit**2
 
@@ -202,6 +207,7 @@ class BlenderSession:
 
     def _add_lamp(self, k: int) -> Any:
         lamp = bpy.data.objects.new(f"lamp{k}", bpy.data.lights.new(f"lamp{k}", "AREA"))
+        lamp.data.shape = "RECTANGLE"
         lamp.rotation_mode = "QUATERNION"
         lamp.visible_camera = False
         self.scene.collection.objects.link(lamp)
@@ -223,13 +229,19 @@ class BlenderSession:
         link(self._environment.outputs[0], nodes["Background"].inputs["Color"])
         world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", _MAP
 
-    def _panorama(self, number: int) -> "_Panorama":
-        if number not in self._panoramas:
+    def _panorama(self, appearance: Appearance) -> "_Loaded":
+        made = appearance.surrounding
+        key = appearance.environment if made is None else -1 - appearance.number
+        if key not in self._panoramas:
             if len(self._panoramas) >= _KEPT:
                 bpy.data.images.remove(self._panoramas.popitem(last=False)[1].image)
-            self._panoramas[number] = _load_panorama(self._files[number])
-        self._panoramas.move_to_end(number)
-        return self._panoramas[number]
+            if made is None:
+                self._panoramas[key] = _load_panorama(self._files[key])
+            else:
+                coarse = made.radiance(directions(_MAP // 2, _MAP)).astype(np.float32)
+                self._panoramas[key] = _Loaded(_as_image(f"made{key}", coarse), coarse, coarse)
+        self._panoramas.move_to_end(key)
+        return self._panoramas[key]
 
 
 def _mesh(surface: Surface) -> Any:
@@ -249,14 +261,14 @@ def _mesh(surface: Surface) -> Any:
     return mesh
 
 
-class _Panorama(NamedTuple):
+class _Loaded(NamedTuple):
     image: Any
     """The coarse pixels, in Blender."""
     coarse: Floats
     fine: Floats
 
 
-def _load_panorama(path: Path) -> _Panorama:
+def _load_panorama(path: Path) -> _Loaded:
     try:
         with _quiet():
             file = bpy.data.images.load(str(path))
@@ -271,12 +283,16 @@ def _load_panorama(path: Path) -> _Panorama:
     bpy.data.images.remove(file)
     fine = _average(rgb, min(width, _FINE))
     coarse = _average(rgb, min(width, _MAP))
-    image = bpy.data.images.new(path.stem, coarse.shape[1], coarse.shape[0], alpha=False, float_buffer=True)
-    filled = np.ones((*coarse.shape[:2], 4), np.float32)
-    filled[..., :3] = coarse[::-1]
+    return _Loaded(_as_image(path.stem, coarse), coarse, fine)
+
+
+def _as_image(name: str, pixels: Floats) -> Any:
+    image = bpy.data.images.new(name, pixels.shape[1], pixels.shape[0], alpha=False, float_buffer=True)
+    filled = np.ones((*pixels.shape[:2], 4), np.float32)
+    filled[..., :3] = pixels[::-1]
     image.pixels.foreach_set(filled.ravel())
     image.update()
-    return _Panorama(image, coarse, fine)
+    return image
 
 
 def _average(picture: Floats, width: int) -> Floats:

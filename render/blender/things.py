@@ -1,0 +1,69 @@
+"""Objects, sleeves and jewellery in Blender: a few meshes that come and go with the pose."""
+
+from typing import Any
+
+import bpy
+import numpy as np
+
+from handaug.render.blender.camera import to_blender
+from handaug.render.scene import Thing
+
+__all__ = ["Things"]
+
+_PAINT = "paint"
+
+
+class Things:
+    """The meshes of the scene that are not the hand's. Their materials are made once, one for each place."""
+
+    def __init__(self, scene: Any) -> None:
+        self._scene = scene
+        self._objects: list[Any] = []
+        self._shown: tuple[Thing, ...] = ()
+
+    def place(self, things: tuple[Thing, ...]) -> None:
+        """Show these and no others, in the camera's frame."""
+        if things is self._shown:
+            return
+        self._shown = things
+        while len(self._objects) < len(things):
+            self._objects.append(self._add(len(self._objects)))
+        for k, holder in enumerate(self._objects):
+            holder.hide_render = k >= len(things)
+            if k < len(things):
+                self._fill(holder, things[k])
+
+    def _add(self, k: int) -> Any:
+        material = bpy.data.materials.new(f"thing{k}")
+        material.use_nodes = True
+        nodes, link = material.node_tree.nodes, material.node_tree.links.new
+        paint = nodes.new("ShaderNodeAttribute")
+        paint.attribute_name = _PAINT
+        link(paint.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
+        holder = bpy.data.objects.new(f"thing{k}", bpy.data.meshes.new(f"thing{k}"))
+        holder.data.materials.append(material)
+        holder.pass_index = 2 + k
+        self._scene.collection.objects.link(holder)
+        return holder
+
+    def _fill(self, holder: Any, thing: Thing) -> None:
+        material = holder.data.materials[0]
+        shader = material.node_tree.nodes["Principled BSDF"].inputs
+        shader["Roughness"].default_value = thing.roughness
+        shader["Metallic"].default_value = thing.metallic
+        mesh = bpy.data.meshes.new(holder.name)
+        mesh.vertices.add(len(thing.vertices))
+        mesh.vertices.foreach_set("co", np.ascontiguousarray(to_blender(thing.vertices), np.float32).ravel())
+        mesh.loops.add(thing.quads.size)
+        mesh.loops.foreach_set("vertex_index", np.ascontiguousarray(thing.quads, np.int32).ravel())
+        mesh.polygons.add(len(thing.quads))
+        mesh.polygons.foreach_set("loop_start", np.arange(len(thing.quads), dtype=np.int32) * 4)
+        mesh.update(calc_edges=True)
+        mesh.shade_smooth()
+        colour = mesh.attributes.new(_PAINT, "FLOAT_COLOR", "CORNER")
+        filled = np.ones((thing.quads.size, 4), np.float32)
+        filled[:, :3] = np.repeat(thing.paint, 4, axis=0)
+        colour.data.foreach_set("color", filled.ravel())
+        mesh.materials.append(material)
+        old, holder.data = holder.data, mesh
+        bpy.data.meshes.remove(old)

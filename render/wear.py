@@ -1,0 +1,155 @@
+"""What hands wear: sleeves, watches and rings, as quad meshes about the posed hand. They belong to the pose.
+
+A tube follows a limb: at stations along its axis an ellipse encloses the skin found there, with a little ease. Sleeves
+and watches count as forearm, rings as the finger's first segment: labels say what is beneath.
+
+Frame: the posed right hand's (`handaug.render.hand`).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.data_specs.schema import MASK_FOREARM, MASK_HAND
+from handaug.render.hand import SEGMENTS, HandModel, PosedHand
+from handaug.render.scene import Thing
+
+__all__ = ["CLOTHING", "JEWELLERY", "ring", "sleeve", "watch"]
+
+CLOTHING = ("bare", "sleeve")
+JEWELLERY = ("none", "ring", "watch", "both")
+
+Floats = NDArray[np.float64]
+_AROUND = 40
+_FOREARM = SEGMENTS.index("forearm")
+
+
+def sleeve(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing:
+    """A sleeve from near the wrist to beyond the elbow, with folds and a cuff."""
+    skin, axis = _forearm(model, posed)
+    length = float(np.linalg.norm(posed.elbow - posed.joints[0]))
+    begin = float(rng.uniform(0.005, 0.05) if rng.uniform() < 0.7 else rng.uniform(0.05, 0.5) * length)
+    end = float((skin @ axis).max()) + 0.01
+    tight = rng.uniform() < 0.4
+    ease = float(rng.uniform(0.002, 0.004) if tight else rng.uniform(0.004, 0.012))
+    stations = np.concatenate([[begin, begin, begin + 0.002], np.linspace(begin + 0.008, end, 34)])
+    grow = np.concatenate([[-0.4 * ease, ease, ease + 0.0012], np.full(34, ease + 0.0006)])
+    along = (stations - begin) / (end - begin)
+    grow = grow + (0 if tight else rng.uniform(0, 0.02)) * along
+    turn = np.arange(_AROUND) * 2 * np.pi / _AROUND
+    folds = np.zeros((len(stations), _AROUND))
+    for _ in range(5):
+        waves, pace = rng.integers(1, 4), rng.uniform(30, 140)
+        phase, sway = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.5)
+        folds += np.cos(pace * stations[:, None] + phase + sway * np.cos(waves * turn)) / 5
+    folds *= (0.0008 if tight else 0.0032) * np.clip((stations - begin) / 0.03, 0, 1)[:, None]
+    points = _tube(skin, axis, stations, grow[:, None] + folds)
+    colour = _cloth(rng)
+    paint = np.tile(colour, (len(stations) - 1, _AROUND, 1))
+    if rng.uniform() < 0.25:  # stripes round the arm
+        paint[(np.arange(len(stations) - 1) // int(rng.integers(1, 4))) % 2 == 1] = _cloth(rng)
+    return _thing(points, paint.reshape(-1, 3), 0.9, 0.0, _FOREARM, MASK_FOREARM)
+
+
+def watch(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> list[Thing]:
+    """A strap round the forearm near the wrist and a case on its back."""
+    skin, axis = _forearm(model, posed)
+    middle, width = float(rng.uniform(0.03, 0.05)), float(rng.uniform(0.008, 0.011))
+    stations = middle + width * np.array([-1, -1, -0.85, 0.85, 1, 1])
+    thick = np.array([-0.002, 0.0015, 0.0025, 0.0025, 0.0015, -0.002])
+    points = _tube(skin, axis, stations, thick[:, None] + np.zeros((1, _AROUND)))
+    metal = rng.uniform() < 0.35
+    colour = np.full(3, 0.65) if metal else _cloth(rng) * 0.6
+    strap = _thing(
+        points, np.tile(colour, (5 * _AROUND, 1)), 0.25 if metal else 0.6, float(metal), _FOREARM, MASK_FOREARM
+    )
+    back = np.array([0.0, 0.0, -1.0])
+    back -= (back @ axis) * axis
+    back /= np.linalg.norm(back)
+    ring = points[2:4].mean(0)
+    top = ring[(ring - ring.mean(0)) @ back > 0.95 * ((ring - ring.mean(0)) @ back).max()].mean(0)
+    side = np.cross(back, axis)
+    radius = float(rng.uniform(0.015, 0.021))
+    turn = np.arange(_AROUND) * 2 * np.pi / _AROUND
+    square = rng.uniform() < 0.4  # a superellipse
+    circle = np.stack([np.cos(turn), np.sin(turn)], 1)
+    circle /= ((np.abs(circle) ** (5 if square else 2)).sum(1) ** (1 / (5 if square else 2)))[:, None]
+    heights, shares = (-0.004, 0.004, 0.0055, 0.0058, 0.0056, 0.0056), (1.0, 1.0, 0.96, 0.86, 0.84, 0.002)
+    case = np.stack(
+        [top + h * back + radius * s * (circle @ np.stack([axis, side])) for h, s in zip(heights, shares, strict=True)]
+    )
+    rim = np.full(3, 0.6) if metal or rng.uniform() < 0.5 else np.full(3, 0.03)
+    face = np.full(3, rng.choice([0.015, 0.03, 0.7])) if rng.uniform() < 0.8 else _cloth(rng)
+    paint = np.repeat(np.array([rim, rim, rim, rim, face]), _AROUND, axis=0)
+    return [strap, _thing(case, paint, 0.2, 0.0, _FOREARM, MASK_FOREARM)]
+
+
+def ring(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing:
+    """A ring of gold or silver on the first segment of a finger."""
+    finger = int(rng.choice([1, 2, 3, 4], p=(0.2, 0.25, 0.45, 0.1)))
+    root, end = (posed.joints[4 * finger + k].astype(np.float64) for k in (1, 2))
+    axis = (end - root) / np.linalg.norm(end - root)
+    segment = SEGMENTS.index(f"{('thumb', 'index', 'middle', 'ring', 'little')[finger]}_1")
+    mine = _vertices_of(model, posed, segment) - root
+    at, width = float(np.linalg.norm(end - root) * rng.uniform(0.58, 0.72)), float(rng.uniform(0.001, 0.003))
+    stations = at + width * np.array([-1, -1, -0.7, 0.7, 1, 1])
+    thick = np.array([-0.001, 0.0004, 0.0011, 0.0011, 0.0004, -0.001])
+    points = _tube(mine, axis, stations, thick[:, None] + np.zeros((1, _AROUND)), window=0.006) + root
+    colour = np.array([0.83, 0.6, 0.25]) if rng.uniform() < 0.5 else np.array([0.7, 0.68, 0.65])
+    return _thing(points, np.tile(colour, (5 * _AROUND, 1)), float(rng.uniform(0.1, 0.3)), 1.0, segment, MASK_HAND)
+
+
+def _vertices_of(model: HandModel, posed: PosedHand, segment: int) -> Floats:
+    return np.asarray(posed.vertices[np.unique(model.quads[model.face_segment == segment])], np.float64)
+
+
+def _forearm(model: HandModel, posed: PosedHand) -> tuple[Floats, Floats]:
+    """Skin of the forearm from the wrist joint, and the direction to the elbow."""
+    axis = (posed.elbow - posed.joints[0]).astype(np.float64)
+    return _vertices_of(model, posed, _FOREARM) - posed.joints[0], np.asarray(axis / np.linalg.norm(axis))
+
+
+def _tube(skin: Floats, axis: Floats, stations: Floats, grow: Floats, window: float = 0.02) -> Floats:
+    """(S, A, 3) points of ellipses round the skin near each station, `grow` (S, A) metres outside of it."""
+    u = np.cross(axis, [0.0, 0.0, 1.0])
+    u /= np.linalg.norm(u)
+    v = np.cross(axis, u)
+    place, flat = skin @ axis, skin @ np.stack([u, v], 1)
+    knots = np.linspace(float(stations.min()), float(stations.max()), max(2, int(np.ptp(stations) / 0.02) + 1))
+    boxes = []
+    for knot in knots:
+        near = flat[np.abs(place - knot) < window]
+        if len(near) < 8:
+            near = flat[np.argsort(np.abs(place - knot))[:24]]
+        low, high = np.quantile(near, 0.01, axis=0), np.quantile(near, 0.99, axis=0)
+        boxes.append(np.concatenate([(low + high) / 2, (high - low) / 2 * 1.03]))
+    box = np.array([np.interp(stations, knots, column) for column in np.array(boxes).T]).T
+    turn = np.arange(_AROUND) * 2 * np.pi / _AROUND
+    ellipse = box[:, None, :2] + (box[:, None, 2:] + grow[..., None]) * np.stack([np.cos(turn), np.sin(turn)], 1)
+    return np.asarray(stations[:, None, None] * axis + ellipse @ np.stack([u, v]))
+
+
+def _thing(points: Floats, paint: Floats, roughness: float, metallic: float, part: int, mask: int) -> Thing:
+    stations, around = points.shape[:2]
+    row = np.arange(around)
+    first = np.stack([row, np.roll(row, -1), np.roll(row, -1) + around, row + around], 1)
+    quads = (first + around * np.arange(stations - 1)[:, None, None]).reshape(-1, 4)
+    flat = points.reshape(-1, 3)
+    corner = flat[quads]
+    out = np.cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
+    if (out * (corner.mean(1) - flat.mean(0))).sum() < 0:
+        quads = quads[:, [0, 3, 2, 1]]
+    return Thing(
+        flat.astype(np.float32), quads.astype(np.int32), paint.astype(np.float32), roughness, metallic, part, mask
+    )
+
+
+def _cloth(rng: np.random.Generator) -> Floats:
+    """Colours of cloth: dark, grey and muted ones mostly."""
+    if rng.uniform() < 0.5:
+        return np.asarray(np.exp(rng.uniform(np.log(0.015), np.log(0.7))) * rng.uniform(0.92, 1.08, 3))
+    base: Any = np.array(
+        [(0.02, 0.04, 0.12), (0.3, 0.03, 0.03), (0.05, 0.15, 0.06), (0.45, 0.33, 0.2), (0.1, 0.2, 0.4)]
+    )
+    return np.asarray(np.clip(base[rng.integers(len(base))] * np.exp(rng.normal(0, 0.35, 3)), 0.01, 0.8))
