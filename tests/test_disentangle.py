@@ -413,12 +413,15 @@ def test_command_trains_and_explains_bad_input(data: Path, tmp_path: Path) -> No
     assert disentangle_command.METHODS.split("|") == list(methods.METHODS)
     assert set(METHODS) <= set(methods.METHODS)
     arguments = [str(data), "--out", str(tmp_path / "run"), "--width", "4", "--batch-size", "8", "--phase", "3:1"]
+    foreign = CliRunner().invoke(disentangle_command.command, [*arguments, "--method", "handaug"])
+    assert isinstance(foreign.exception, InputError) and "--phase: belongs to --method self" in str(foreign.exception)
+    arguments += ["--method", "self"]
     result = CliRunner().invoke(disentangle_command.command, [*arguments, "--epochs", "0.5", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["steps"] == 2
     both = CliRunner().invoke(disentangle_command.command, [*arguments, "--epochs", "1", "--steps", "2"])
     assert isinstance(both.exception, InputError) and "--epochs and --steps" in str(both.exception)
-    phase = CliRunner().invoke(disentangle_command.command, [str(data), "--phase", "x"])
+    phase = CliRunner().invoke(disentangle_command.command, [str(data), "--method", "self", "--phase", "x"])
     assert isinstance(phase.exception, InputError) and "--phase x" in str(phase.exception)
 
 

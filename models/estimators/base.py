@@ -135,10 +135,13 @@ def build_estimator(name: str, *, size: tuple[int, int], channels: int, **settin
             raise InputError(f"--estimator {name}: choose one of {known}, or module:factory of your own")
         return outside.to(memory_format=torch.channels_last)
     try:
-        estimator = _REGISTRY[name](size, channels, **settings)
+        return _build_registered(name, size, channels, settings)
     except TypeError as error:  # an unknown setting
         raise InputError(f"--estimator {name}: {error}; leave the setting out") from error
-    return estimator.to(memory_format=torch.channels_last)
+
+
+def _build_registered(name: str, size: tuple[int, int], channels: int, settings: Mapping[str, Any]) -> Estimator:
+    return _REGISTRY[name](size, channels, **settings).to(memory_format=torch.channels_last)
 
 
 def labelled_joints(keypoints: Tensor, visibility: Tensor, weights: Tensor | None) -> Tensor:
@@ -193,7 +196,10 @@ def load_estimator(
     if not is_factory(name) and name not in (*_REGISTRY, *entry_point_names()):
         raise InputError(f"{folder}: holds estimator {name!r}, this handaug knows {', '.join(estimator_names())}")
     try:
-        estimator = build_estimator(name, size=size, channels=channels, **settings)
+        if name in _REGISTRY:
+            estimator = _build_registered(name, size, channels, settings)
+        else:
+            estimator = build_estimator(name, size=size, channels=channels, **settings)
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder}/config.json: is damaged ({error}); train the estimator again") from error
     load_weights(estimator, tensors, folder)
