@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from export_data import HEIGHT, WIDTH, every_field, write_all
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -119,6 +119,7 @@ def test_run_lengths_are_what_pycocotools_decodes(mask: NDArray[np.bool_]) -> No
 
 @settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
+@example(641)  # a single joint and no pixel
 def test_box_holds_joints_and_pixels_and_stays_in_the_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
     hand = rng.uniform(size=(HEIGHT, WIDTH)) < 0.01

@@ -14,6 +14,8 @@ BOX_MARGIN = 0.05
 """Flesh round the joints, as a share of the longer side of their box: the value that comes nearest to the box of the
 mask on rendered hands (mean intersection over union 0.87)."""
 
+_HALF_PIXEL = 0.5
+
 
 def hand_box(row: Row, height: int, width: int) -> tuple[float, float, float, float] | None:
     """The box of a hand, clipped to the image: its labelled joints with `BOX_MARGIN`, and the hand's pixels if masked.
@@ -32,7 +34,7 @@ def hand_box(row: Row, height: int, width: int) -> tuple[float, float, float, fl
     if labelled.any():
         xy = row["keypoints_2d"][labelled].astype(np.float64) + 0.5
         low, high = xy.min(0), xy.max(0)
-        margin = BOX_MARGIN * float((high - low).max())
+        margin = max(BOX_MARGIN * float((high - low).max()), _HALF_PIXEL)  # a single joint has a box too
         corners.append((low - margin, high + margin))
     if "mask" in row and (hand := row["mask"] == MASK_HAND).any():
         across, down = np.flatnonzero(hand.any(0)), np.flatnonzero(hand.any(1))
