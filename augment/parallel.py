@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 import torch
@@ -97,10 +97,12 @@ def one_thread() -> Iterator[None]:
 def _run_processes(trainings: Sequence[Training], count: int, advance: Advance, note: Callable[[str], None]) -> None:
     context = multiprocessing.get_context("spawn")
     shared = _Shared(context)
-    processes = [context.Process(target=_work, args=(list(trainings), shared), daemon=True) for _ in range(count)]
+    processes: list[SpawnProcess] = []
     try:
-        for process in processes:
+        for _ in range(count):
+            process = context.Process(target=_work, args=(list(trainings), shared), daemon=True)
             process.start()
+            processes.append(process)
         shown = 0
         while any(process.is_alive() for process in processes):
             wait([process.sentinel for process in processes if process.is_alive()], _POLL_SECONDS)
