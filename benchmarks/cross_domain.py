@@ -1,0 +1,116 @@
+"""The gain where the look of the target is unknown to the labels: a labelled source, an unlabelled target.
+
+    python benchmarks/cross_domain.py OUT [--seeds 5] [--steps 4000] [--n 10000] [--device auto]
+
+Three sets of renders that share no pose and no appearance, fixed before anything was measured:
+
+* source, labelled: few looks (a pool of 20), four of Blender's eight panoramas, a clean sensor, like a recording in
+  a laboratory. It plays real: its train split is in every arm, its val split chooses checkpoints.
+* target: hundreds of looks, the four OTHER panoramas, a rough sensor (movement, defocus, casts, tone, JPEG). Its train
+  split lends its images without a label: a copy that holds no keypoints, mask, camera or side. Its test split measures.
+* help: handaug's own renders under the panoramas of the source. The disentangler and the label checker learn from them
+  and never see source or target. Further arms show what these renders do when they are simply added, or used alone.
+
+Ends with what `handaug train-pose` prints: `OUT/pose/report.html` and `gain.json`. Every step is a command of handaug
+and is shown; a run that was stopped goes on with the same command.
+"""
+
+import argparse
+import importlib.util
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from handaug.data_specs.partial import PartialOutput
+from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import NOT_LABELLED, RIGHT
+from handaug.data_specs.writer import DatasetWriter
+
+SEEN = ("courtyard", "interior", "night", "studio")
+HELD_OUT = ("city", "forest", "sunrise", "sunset")
+_BLOCK = 512
+
+
+def link_panoramas(folder: Path, names: tuple[str, ...]) -> Path:
+    """A folder with these of the panoramas that come with Blender."""
+    spec = importlib.util.find_spec("bpy")
+    if spec is None or spec.origin is None:
+        sys.exit("Error: bpy: is not installed; pip install 'handaug[render]'")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        source = next(Path(spec.origin).parent.rglob(f"studiolights/world/{name}.exr"))
+        if not (folder / source.name).exists():
+            (folder / source.name).symlink_to(source)
+    return folder
+
+
+def without_labels(source: Path, out: Path) -> None:
+    """Copy the train split's images with nothing that tells of the hand; ids say which images belong together."""
+    view = HandDataset(source, split="train")
+    config = {"unlabelled_copy_of": view.checksum}
+    work = PartialOutput.open(out, config, overwrite=False)
+    if work is None:
+        return
+    if not work.is_done(0):
+        with DatasetWriter(
+            work.shard(0),
+            kind="imported",
+            config=config,
+            seed=view.seed,
+            size=view.size,
+            channels=view.channels,
+            fields=["appearance_id"],
+        ) as writer:
+            for block in view.iter_batches(_BLOCK, ["images", "split", "group", "appearance_id"]):
+                rows = len(block["images"])
+                block["keypoints_2d"] = np.full((rows, 21, 2), np.nan, np.float32)
+                block["visibility"] = np.full((rows, 21), NOT_LABELLED, np.uint8)
+                block["handedness"] = np.full(rows, RIGHT, np.uint8)  # the schema has no "unknown": all say the same
+                writer.append(block)
+    work.assemble(1, seed=view.seed)
+
+
+def handaug(*words: object) -> None:
+    """Run a command of handaug; its failure is ours."""
+    command = [str(word) for word in words]
+    print("+ handaug", shlex.join(command), flush=True)
+    done = subprocess.run([Path(sys.executable).parent / "handaug", *command], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4000, help="of each estimator")
+    parser.add_argument("--n", type=int, default=10_000, help="minted images")
+    parser.add_argument("--source-poses", type=int, default=1000)
+    parser.add_argument("--target-poses", type=int, default=1000)
+    parser.add_argument("--help-poses", type=int, default=2000)
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    out: Path = given.out
+    seen = link_panoramas(out / "panoramas-seen", SEEN)
+    held_out = link_panoramas(out / "panoramas-held-out", HELD_OUT)
+    source, target, help_ = out / "source.h5", out / "target.h5", out / "renders.h5"
+    where, device = ("--workspace", out), ("--device", given.device)
+    few = ("--appearance-pool", 20, "--sensor", "clean", "--hdris", seen, "--seed", 11)
+    rough = ("--sensor", "rough", "--hdris", held_out, "--seed", 12)
+    handaug("render", source, "--poses", given.source_poses, *few, *where)
+    handaug("render", target, "--poses", given.target_poses, *rough, *where)
+    handaug("render", help_, "--poses", given.help_poses, "--hdris", seen, "--seed", 13, *where)
+    unlabelled = out / "target-unlabelled.h5"
+    without_labels(target, unlabelled)
+    handaug("disentangle", *where, *device)
+    handaug("remix", "--n", given.n, "--poses", source, "--appearances", unlabelled, *where, *device)
+    arms = ("--renders", help_, "--arms", "real+renders,renders,minted")
+    training = ("--seeds", given.seeds, "--steps", given.steps)
+    handaug("train-pose", "--real", source, "--test", target, *arms, *training, *where, *device)
+
+
+if __name__ == "__main__":
+    main()
