@@ -21,7 +21,7 @@ from handaug.data_specs.errors import InputError
 
 __all__ = ["command"]
 
-METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal|handaug"
+METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal|handaug|autoencoder|paired"
 """What `--method` takes; kept equal to the library's list by a test."""
 
 

@@ -19,7 +19,7 @@ from handaug.data_specs.errors import WorkError
 from handaug.data_specs.progress import Progress
 from handaug.models.checkpoint import load_state, save_state
 
-__all__ = ["RESIDENT_BYTES", "NotFiniteError", "Trainee", "finite_values", "run_training"]
+__all__ = ["LOG", "RESIDENT_BYTES", "STATE", "NotFiniteError", "Trainee", "finite_values", "run_training"]
 
 SAVE_SECONDS = 60.0
 """At most this much work is lost to a kill."""
@@ -27,8 +27,11 @@ SAVE_SECONDS = 60.0
 RESIDENT_BYTES = 8 * 2**30
 """Images above this stay in the computer's memory and are copied to the GPU batch by batch."""
 
-_STATE = "state.pt"
-_LOG = "log.jsonl"
+STATE = "state.pt"
+"""Name of the saved state in the folder of a run."""
+
+LOG = "log.jsonl"
+"""Name of the log in the folder of a run."""
 
 
 class Trainee(Protocol):
@@ -66,7 +69,14 @@ def finite_values(terms: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def run_training(
-    trainee: Trainee, folder: Path, *, steps: int, validate_every: int, label: str, progress: Progress
+    trainee: Trainee,
+    folder: Path,
+    *,
+    steps: int,
+    validate_every: int,
+    label: str,
+    progress: Progress,
+    keep_state: bool = False,
 ) -> None:
     """Run the steps that are left; validate, log and save on the way, and remove the state at the end.
 
@@ -77,6 +87,7 @@ def run_training(
         validate_every: Steps between validations; there is one at the end as well.
         label: Of the progress bar and the notes.
         progress: Where to show progress.
+        keep_state: Leave the state (`STATE`), so that a longer run can go on from it.
 
     Raises:
         WorkError: A loss stopped being finite; the last good state is kept.
@@ -91,7 +102,7 @@ def run_training(
             try:
                 values = trainee.train_step(step)
             except NotFiniteError as error:
-                if step and not (folder / _STATE).exists():
+                if step and not (folder / STATE).exists():
                     _save(trainee, folder, step, sums, counts)
                 raise WorkError(
                     f"{folder}: the loss term {error} is not finite at step {step + 1}; the state before it is kept. "
@@ -111,16 +122,17 @@ def run_training(
                 continue
             _save(trainee, folder, step, sums, counts)
             saved_at = time.monotonic()
-    (folder / _STATE).unlink(missing_ok=True)
+    if not keep_state:
+        (folder / STATE).unlink(missing_ok=True)
 
 
 def _resume(trainee: Trainee, folder: Path) -> tuple[int, dict[str, float], dict[str, int]]:
     """Load the saved state, if any, and cut the log back to it."""
-    log = folder / _LOG
-    if not (folder / _STATE).exists():
+    log = folder / LOG
+    if not (folder / STATE).exists():
         log.unlink(missing_ok=True)
         return 0, {}, {}
-    state = load_state(folder / _STATE)
+    state = load_state(folder / STATE)
     for name, part in trainee.parts().items():
         part.load_state_dict(state[name])
     step = int(state["step"])
@@ -132,9 +144,9 @@ def _resume(trainee: Trainee, folder: Path) -> tuple[int, dict[str, float], dict
 
 def _save(trainee: Trainee, folder: Path, step: int, sums: dict[str, float], counts: dict[str, int]) -> None:
     state = {name: part.state_dict() for name, part in trainee.parts().items()}
-    save_state(folder / _STATE, {**state, "step": step, "sums": sums, "counts": counts})
+    save_state(folder / STATE, {**state, "step": step, "sums": sums, "counts": counts})
 
 
 def _log(folder: Path, line: dict[str, Any]) -> None:
-    with open(folder / _LOG, "a") as log:
+    with open(folder / LOG, "a") as log:
         log.write(json.dumps(line) + "\n")

@@ -93,15 +93,16 @@ def _dvae(name: str) -> Method:
     return Method(name, f"{place}.config:default_dvae_config", f"{place}.train:train_dvae", f"{place}.api:load_dvae")
 
 
+def _li(name: str) -> Method:
+    place = "handaug.models.disentangle"
+    config = "handaug.models.methods:self_config"
+    return Method(name, config, f"{place}.train:train_disentangler", f"{place}.api:load_disentangler")
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method(
-            "self",
-            "handaug.models.methods:self_config",
-            "handaug.models.disentangle.train:train_disentangler",
-            "handaug.models.disentangle.api:load_disentangler",
-        ),
+        _li("self"),
         *(_dvae(name) for name in ("dvae", "dvae-zu", "dvae-pose", "cross-modal")),
         Method(
             "handaug",
@@ -109,6 +110,7 @@ METHODS: dict[str, Method] = {
             "handaug.models.layered.train:train_layered",
             "handaug.models.layered.api:load_layered",
         ),
+        *(_li(name) for name in ("autoencoder", "paired")),
     )
 }
 """All methods by name."""
@@ -155,7 +157,7 @@ def self_config(method: str, rows: int, size: tuple[int, int], device: str) -> A
     """`default_config` of the self-disentangler, called as the registry calls every method's."""
     from handaug.models.disentangle.config import default_config
 
-    return dataclasses.replace(default_config(rows, size, device), method=method)
+    return default_config(rows, size, device, method)
 
 
 def method_named(name: str) -> Method:

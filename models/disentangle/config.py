@@ -6,10 +6,10 @@ from typing import Any
 
 from handaug.data_specs.errors import InputError
 
-__all__ = ["METHODS", "PHASES", "PRECISIONS", "DisentangleConfig", "default_config"]
+__all__ = ["METHODS", "PAIRED", "PHASES", "PRECISIONS", "DisentangleConfig", "default_config"]
 
-METHODS = ("self",)
-"""Methods that exist; each has its own objective."""
+METHODS = ("self", "autoencoder", "paired")
+"""Methods of this package: self-disentanglement, and the two baselines of section 4.4."""
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Of lightning-fabric; bf16-mixed keeps weights and losses in float32."""
@@ -21,8 +21,16 @@ PHASES = {
     4: "self-disentanglement, resumed",
     5: "resumed, the pose estimator also learns from mixed images",
     6: "resumed, and image losses reach the pose code",
+    7: "disentanglement by pairs of one pose",
 }
-"""The models of Table 4 of Li et al. 2019; 4 trains exactly as 3 and names its continuation."""
+"""1 to 6 are the models of Table 4 of Li et al. 2019; 4 trains exactly as 3 and names its continuation. 7 is the
+paired-data baseline of section 4.4."""
+
+PAIRED = 7
+"""The phase that needs pairs of rows of one pose."""
+
+_ALLOWED = {"self": (1, 2, 3, 4, 5, 6), "autoencoder": (1, 2), "paired": (1, PAIRED)}
+"""Phases of each method; the autoencoder of section 4.4 is model 2, whatever it learned first."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class DisentangleConfig:
     """Images per step, an even number: each image is x once and y once, so a batch holds batch_size / 2 pairs, mixed
     both ways. 128 is the paper's."""
     phases: tuple[tuple[int, float], ...] = ((3, 0.5), (6, 0.5))
-    """Models of Table 4 in the order they are run, each with its share of the steps: 3, then as long again 6."""
+    """`PHASES` in the order they are run, each with its share of the steps: 3, then as long again 6."""
     width: int = 32
     """Channels at full resolution; level k has width * 2**k."""
     learning_rate: float = 1e-3
@@ -67,6 +75,10 @@ class DisentangleConfig:
     """Weight of the appearance code's consistency (alpha 6)."""
     alpha_cycle_pose: float = 1.0
     """Weight of the heatmaps of mixed images (alpha 7)."""
+    alpha_cross: float = 1.0
+    """Phase 7: weight of each image decoded with the pose code of the other image of its pair."""
+    alpha_reversal: float = 0.2
+    """Phase 7: weight of the reversed gradient that takes out of the appearance code what both images share."""
     discriminator_width: int = 32
     """Channels of the discriminator's first layer."""
     discriminator_learning_rate: float = 2e-4
@@ -88,8 +100,12 @@ class DisentangleConfig:
             raise InputError(f"--batch-size {self.batch_size}: must be an even number, as images are mixed in pairs")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision}: choose one of {', '.join(PRECISIONS)}")
-        if not self.phases or any(phase not in PHASES or not share > 0 for phase, share in self.phases):
-            raise InputError("--phase: give models of Table 4, 1 to 6, with shares above 0, such as 3:0.5,6:0.5")
+        allowed = _ALLOWED[self.method]
+        if not self.phases or any(phase not in allowed or not share > 0 for phase, share in self.phases):
+            raise InputError(
+                f"--phase: --method {self.method} takes {', '.join(map(str, allowed))}, with shares above 0, such as "
+                f"--phase {allowed[0]}:0.5 --phase {allowed[-1]}:0.5"
+            )
         if abs(sum(share for _, share in self.phases) - 1.0) > 1e-6:
             raise InputError("--phase: the shares must add up to 1, such as 3:0.5,6:0.5")
         for name in ("sigma", "learning_rate", "discriminator_learning_rate"):
@@ -124,24 +140,34 @@ def _at_least(flag: str, value: int, least: int) -> None:
         raise InputError(f"{flag} {value}: must be at least {least}")
 
 
-def default_config(rows: int, size: tuple[int, int], device: str) -> DisentangleConfig:
+def default_config(rows: int, size: tuple[int, int], device: str, method: str = "self") -> DisentangleConfig:
     """The configuration of a bare `handaug disentangle`.
 
     Args:
         rows: Training rows.
         size: Image height and width in pixels.
         device: "cpu" or a CUDA device.
+        method: One of `METHODS`.
 
     Returns:
         On a GPU the paper's: batch 128, 75 epochs of model 3 and 75 of model 6. On a CPU a narrower network and as
         many steps as two cores do in about ten minutes; most of them train the pose estimator alone, because one such
-        step costs a quarter of a whole one and mixing is worth nothing before poses are known.
+        step costs a quarter of a whole one and mixing is worth nothing before poses are known. The baselines take as
+        many steps, and their own phase in place of 3 and 6.
     """
+    if method not in METHODS:
+        raise InputError(f"--method {method}: choose one of {', '.join(METHODS)}")
+    last = _ALLOWED[method][-1]
+    phases: tuple[tuple[int, float], ...]
     if device == "cpu":
         # One step of 32 images of 64 x 64 at width 8 takes 0.07 s on two cores as model 1, 0.3 s as model 3 or 6.
         steps = round(3200 * 64 * 64 / (size[0] * size[1]))
-        phases = ((1, 0.55), (3, 0.27), (6, 0.18))
+        phases = ((1, 0.55), (3, 0.27), (6, 0.18)) if method == "self" else ((1, 0.55), (last, 0.45))
         # A small set is learned in fewer steps: no more than 75 + 75 epochs.
-        return DisentangleConfig(steps=max(1, min(steps, 150 * rows // 32)), batch_size=32, width=8, phases=phases)
+        steps = max(1, min(steps, 150 * rows // 32))
+        return DisentangleConfig(method=method, steps=steps, batch_size=32, width=8, phases=phases)
+    phases = ((3, 0.5), (6, 0.5)) if method == "self" else ((last, 1.0),)
     steps = max(2000, 150 * rows // 128)
-    return DisentangleConfig(steps=steps, batch_size=128, width=64, precision="bf16-mixed")
+    return DisentangleConfig(
+        method=method, steps=steps, batch_size=128, width=64, phases=phases, precision="bf16-mixed"
+    )

@@ -32,6 +32,13 @@ height, and Eq. 1 then destroyed what they knew. Eq. 6 gets the same companion (
 stood at 1, the value of empty maps, from its first step to its last, and mixed images kept the pose of y.
 
 Both orders. I(xy) and I(yx) are made for every pair, and each gives both its cycle images, as section 3.4 defines them.
+
+Paired data (phase 7). Section 4.4 compares with a method that learns from two images of one pose and says no more than
+that (its reference list is not at hand). We build it as the cross-domain disentanglement of Gonzalez-Garcia et al.
+2018 does: x and x' show one pose; D_I(p(x'), a(x)) must give x (`cross_image`); p(x) and p(x') must agree
+(`dual_pose`); and what both share must not be in a: a decoder of its own tries to draw x' from a(x) alone
+(`leak_loss`), and the encoder gets its gradient reversed (`reversal`). Pose labels, Eqs. 1 to 3 and the Pose Detach
+are as in model 2, so that the methods differ in what they are told about pairs alone.
 """
 
 import torch
@@ -42,7 +49,7 @@ from handaug.models.disentangle.config import DisentangleConfig
 from handaug.models.disentangle.model import SelfDisentangler, frozen
 from handaug.models.heatmaps import heatmap_l1, place_cross_entropy
 
-__all__ = ["discriminator_loss", "generator_terms", "total_loss"]
+__all__ = ["discriminator_loss", "generator_terms", "leak_loss", "paired_terms", "total_loss"]
 
 _IMAGE_SCALE = 0.1
 _SLOPE = 10.0
@@ -141,8 +148,63 @@ def generator_terms(
     return terms, reconstructed
 
 
+def leak_loss(leak: nn.Module, appearance: Tensor, partners: Tensor) -> Tensor:
+    """How well `leak` draws the other image of each pair from the appearance code alone; it is to minimise this.
+
+    Args:
+        leak: Takes two codes, as D_I does; the pose code is all zeros.
+        appearance: (N, D, H/16, W/16), detached here.
+        partners: (N, C, H, W) in [0, 1].
+    """
+    fixed = appearance.detach()
+    return _image_l1(leak(torch.zeros_like(fixed), fixed), partners)
+
+
+def paired_terms(
+    model: SelfDisentangler,
+    discriminator: nn.Module | None,
+    leak: nn.Module,
+    images: Tensor,
+    heatmaps: Tensor,
+    labelled: Tensor,
+    sigma: float,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """All terms of phase 7 but those of the two adversaries, unweighted.
+
+    Args:
+        model: The networks.
+        discriminator: None leaves the adversarial term out.
+        leak: See `leak_loss`.
+        images: (N, C, H, W) in [0, 1], N even; image i shows the pose of image (i + N/2) mod N.
+        heatmaps: (N, J, H, W) targets.
+        labelled: (N, J), 1 where the joint is labelled.
+        sigma: Of the targets, pixels.
+
+    Returns:
+        Terms by name, the reconstructions I_hat, and the appearance codes.
+    """
+    features = model.trunk(images)
+    pose, appearance = model.pose_encoder(features), model.appearance_encoder(features)
+    maps = model.pose_decoder(pose)
+    code, half = pose.detach(), len(images) // 2
+    reconstructed = model.image_decoder(code, appearance)
+    crossed = model.image_decoder(code.roll(half, 0), appearance)
+    drawn = frozen(leak)(torch.zeros_like(appearance), appearance)
+    terms = {
+        "place": _place(maps, heatmaps, labelled),
+        "pose": heatmap_l1(maps, heatmaps, labelled, sigma),
+        "image": _image_l1(reconstructed, images),
+        "cross_image": _image_l1(crossed, images),
+        "dual_pose": _code_l1(pose, pose.roll(half, 0)),
+        "reversal": -_image_l1(drawn, images.roll(half, 0)),
+    }
+    if discriminator is not None:
+        terms["gan"] = functional.softplus(-frozen(discriminator)(reconstructed).float()).mean()
+    return terms, reconstructed, appearance
+
+
 def total_loss(terms: dict[str, Tensor], config: DisentangleConfig) -> Tensor:
-    """Eq. 7 without the discriminator's term, which has its own optimiser."""
+    """Eq. 7 without the discriminator's term, which has its own optimiser; in phase 7 likewise."""
     weights = {
         "place": config.alpha_place,
         "pose": 1.0,
@@ -153,5 +215,7 @@ def total_loss(terms: dict[str, Tensor], config: DisentangleConfig) -> Tensor:
         "dual_appearance": config.alpha_dual_appearance,
         "cycle_place": config.alpha_cycle_place,
         "cycle_pose": config.alpha_cycle_pose,
+        "cross_image": config.alpha_cross,
+        "reversal": config.alpha_reversal,
     }
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

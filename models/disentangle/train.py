@@ -1,15 +1,17 @@
 """Training a self-disentangler: setup, one step, validation.
 
 A run is a function of the data and its config: every epoch's order is drawn from (seed, epoch), and nothing else is
-random after the initial weights.
+random after the initial weights. The networks that a phase does not train are built all the same, so that a phase can
+follow any other.
 """
 
+import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -22,20 +24,24 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN
 from handaug.models.checkpoint import save_model
 from handaug.models.disentangle.api import KIND, Disentangler, sigma_px
-from handaug.models.disentangle.config import PHASES, DisentangleConfig
-from handaug.models.disentangle.losses import discriminator_loss, generator_terms, total_loss
+from handaug.models.disentangle.config import PAIRED, PHASES, DisentangleConfig
+from handaug.models.disentangle.losses import (
+    discriminator_loss,
+    generator_terms,
+    leak_loss,
+    paired_terms,
+    total_loss,
+)
 from handaug.models.disentangle.model import SelfDisentangler
+from handaug.models.disentangle.sampling import RowSampler
 from handaug.models.disentangle.validation import ValidationSet, draw_grid, load_validation, validate
 from handaug.models.fabric import one_device
 from handaug.models.heatmaps import render_heatmaps
-from handaug.models.loop import RESIDENT_BYTES, finite_values, run_training
-from handaug.models.networks import Discriminator, check_size, initialise
+from handaug.models.loop import LOG, RESIDENT_BYTES, STATE, finite_values, run_training
+from handaug.models.networks import Discriminator, ImageDecoder, check_size, initialise
 from handaug.models.run_folder import RunFolder
 
 __all__ = ["train_disentangler"]
-
-_ORDER = 1
-"""Spawn key of the data order, so that it shares no draw with other uses of the seed."""
 
 
 @dataclass
@@ -47,8 +53,11 @@ class _Job:
     folder: Path
     model: SelfDisentangler
     discriminator: Discriminator
+    leak: ImageDecoder | None
     optimiser: torch.optim.Optimizer
     discriminator_optimiser: torch.optim.Optimizer
+    leak_optimiser: torch.optim.Optimizer | None
+    sampler: RowSampler
     images: Tensor
     keypoints: Tensor
     visibility: Tensor
@@ -58,32 +67,27 @@ class _Job:
     info: dict[str, Any]
 
     @property
-    def batch(self) -> int:
-        """Images per step: the config's, or all rows of a smaller set."""
-        return min(self.config.batch_size, len(self.images) // 2 * 2)
-
-    @property
-    def epoch_steps(self) -> int:
-        """Steps per epoch; the last incomplete batch is left out, another one each epoch."""
-        return len(self.images) // self.batch
-
-    @property
     def validate_every(self) -> int:
         """Steps between validations: whole epochs, as many as make 50 steps."""
-        return self.config.validate_every or self.epoch_steps * -(-50 // self.epoch_steps)
+        epoch = self.sampler.epoch_steps
+        return self.config.validate_every or epoch * -(-50 // epoch)
 
     def parts(self) -> Mapping[str, Any]:
-        return {
+        parts = {
             "model": self.model,
             "discriminator": self.discriminator,
             "optimiser": self.optimiser,
             "discriminator_optimiser": self.discriminator_optimiser,
         }
+        if self.leak is not None:
+            parts |= {"leak": self.leak, "leak_optimiser": self.leak_optimiser}
+        return parts
 
     def train_step(self, step: int) -> dict[str, float]:
-        """One step of both optimisers."""
+        """One step of all optimisers."""
         config, fabric = self.config, self.fabric
-        rows = self._rows_at(step)
+        phase = config.phase_at(step)
+        rows = self.sampler.rows_at(step, phase)
         images = fabric.to_device(self.images[rows.to(self.images.device)]).float() / 255.0
         images = images.contiguous(memory_format=torch.channels_last)
         rows = rows.to(fabric.device)
@@ -91,36 +95,37 @@ class _Job:
         heatmaps = render_heatmaps(self.keypoints[rows], self.size, sigma)
         labelled = (self.visibility[rows] >= HIDDEN).float()
         adversary = self.discriminator if config.alpha_gan > 0 else None
+        own: dict[str, tuple[Tensor, torch.optim.Optimizer]] = {}
         with fabric.autocast():
-            terms, reconstructed = generator_terms(
-                self.model, adversary, images, heatmaps, labelled, sigma, config.phase_at(step)
-            )
+            if phase == PAIRED:
+                assert self.leak is not None and self.leak_optimiser is not None
+                terms, reconstructed, appearance = paired_terms(
+                    self.model, adversary, self.leak, images, heatmaps, labelled, sigma
+                )
+                leaked = leak_loss(self.leak, appearance, images.roll(len(images) // 2, 0))
+                own["leak"] = leaked, self.leak_optimiser
+            else:
+                terms, drawn = generator_terms(self.model, adversary, images, heatmaps, labelled, sigma, phase)
+                reconstructed = images if drawn is None else drawn
+            if adversary is not None and phase != 1:
+                told_apart = config.alpha_discriminator * discriminator_loss(adversary, images, reconstructed)
+                own["discriminator"] = told_apart, self.discriminator_optimiser
         loss = total_loss(terms, config)
-        if adversary is not None and reconstructed is not None:
-            with fabric.autocast():
-                terms["discriminator"] = discriminator_loss(adversary, images, reconstructed)
-        values = finite_values(terms)
+        values = finite_values({**terms, **{name: value for name, (value, _) in own.items()}})
         self.optimiser.zero_grad(set_to_none=True)
         fabric.backward(loss)
         self.optimiser.step()
-        if "discriminator" in terms:
-            self.discriminator_optimiser.zero_grad(set_to_none=True)
-            fabric.backward(config.alpha_discriminator * terms["discriminator"])
-            self.discriminator_optimiser.step()
+        for value, optimiser in own.values():
+            optimiser.zero_grad(set_to_none=True)
+            fabric.backward(value)
+            optimiser.step()
         return values
-
-    def _rows_at(self, step: int) -> Tensor:
-        """Row numbers of a batch; image i of it is paired with image i + half."""
-        epoch, position = divmod(step, self.epoch_steps)
-        sequence = np.random.SeedSequence(self.config.seed, spawn_key=(_ORDER, epoch))
-        order = torch.from_numpy(np.random.default_rng(sequence).permutation(len(self.images)))
-        return order[position * self.batch : (position + 1) * self.batch]
 
     def validate(self, step: int) -> tuple[dict[str, Any], str]:
         disentangler = Disentangler(self.model, self.config, self.size, self.channels, self.info)
         phase = self.config.phase_at(step - 1)
         measured = validate(disentangler, self.validation, decoder=phase > 1)
-        epoch = -(-step // self.epoch_steps)
+        epoch = -(-step // self.sampler.epoch_steps)
         if phase > 1:
             picture = draw_grid(disentangler, self.validation)
             (self.folder / "grids").mkdir(exist_ok=True)
@@ -142,6 +147,9 @@ def train_disentangler(
     device: str = "cpu",
     overwrite: bool = False,
     progress: Progress = SILENT,
+    unlabelled: Path | None = None,
+    start: Path | None = None,
+    keep_state: bool = False,
 ) -> Path:
     """Train a disentangler on split 0 of a dataset.
 
@@ -153,24 +161,35 @@ def train_disentangler(
         device: "cpu", "cuda" or "cuda:N"; not part of the result's identity.
         overwrite: Whether a run of another configuration may be replaced.
         progress: Where to show progress.
+        unlabelled: More data, whose train rows make up half of each batch from phase 2 on. They take part in Eqs. 2 to
+            5 alone; labels they may have are not read. Not for method paired.
+        start: A finished run with its state, of the same data and of a config whose steps are the first ones of this
+            config: the run goes on from its end and gets the weights of a run that was never cut.
+        keep_state: Leave the state in `out`, for such a longer run.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: The data or `out` cannot be used.
+        InputError: The data, `start` or `out` cannot be used.
         WorkError: A loss stopped being finite; the last good state is kept.
     """
     train = HandDataset(data, split="train")
     check_size(train.size, "the disentangler")
     if len(train) < 2:
         raise InputError(f"{data}: has {len(train)} train rows, mixing needs at least 2; render more with --poses")
-    run = RunFolder.open(out, {"config": config.to_json(), "data": train.checksum}, overwrite=overwrite)
+    key: dict[str, Any] = {"config": config.to_json(), "data": train.checksum}
+    more = None if unlabelled is None else _unlabelled_rows(unlabelled, train, config)
+    if more is not None:
+        key["unlabelled"] = more.checksum
+    run = RunFolder.open(out, key, overwrite=overwrite)
     if run is None:
         progress.note(f"{out}: is complete, nothing to do")
         return out
     with run:
-        job = _setup(train, HandDataset(data, split="val"), config, run.folder, device, progress)
+        if start is not None:
+            _begin_from(start, run.folder, key, config)
+        job = _setup(train, HandDataset(data, split="val"), more, config, run.folder, device, progress)
         run_training(
             job,
             run.folder,
@@ -178,23 +197,79 @@ def train_disentangler(
             validate_every=job.validate_every,
             label="disentangle",
             progress=progress,
+            keep_state=keep_state,
         )
         return run.finish()
 
 
+def _unlabelled_rows(path: Path, train: HandDataset, config: DisentangleConfig) -> HandDataset:
+    """The rows of --unlabelled, checked."""
+    if config.method == "paired":
+        raise InputError("--unlabelled: --method paired learns from labelled pairs alone; use self or autoencoder")
+    rows = HandDataset(path, split="train")
+    if not len(rows):
+        raise InputError(f"--unlabelled {path}: has no train rows; give data with some")
+    if rows.size != train.size or rows.channels != train.channels:
+        raise InputError(
+            f"--unlabelled {path}: has {rows.size[1]}x{rows.size[0]} px with {rows.channels} channels, {train.path} "
+            f"{train.size[1]}x{train.size[0]} px with {train.channels}; make them alike"
+        )
+    return rows
+
+
+def _begin_from(start: Path, folder: Path, key: Mapping[str, Any], config: DisentangleConfig) -> None:
+    """Copy state and log of a shorter run, unless this one is already under way."""
+    if (folder / STATE).exists():
+        return
+    try:
+        stored = json.loads((start / "run.json").read_text())
+        before = DisentangleConfig.from_json(stored["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{start}: is not a finished run of this version; train it again") from error
+    alike = replace(before, steps=config.steps, phases=config.phases, validate_every=config.validate_every) == config
+    first = before.steps <= config.steps and all(
+        before.phase_at(step) == config.phase_at(step) for step in range(before.steps)
+    )
+    if not alike or not first or {**stored, "config": None} != {**key, "config": None}:
+        raise InputError(f"{start}: is not the beginning of this run; give one of the same data and configuration")
+    if not (start / STATE).is_file():
+        raise InputError(f"{start}: was not kept with its state; train it again and keep it")
+    shutil.copy(start / LOG, folder / LOG)
+    temporary = folder / f"{STATE}.copy"
+    shutil.copy(start / STATE, temporary)
+    temporary.rename(folder / STATE)  # last, and at once: a kill before it begins this copy anew
+
+
 def _setup(
-    train: HandDataset, val: HandDataset, config: DisentangleConfig, folder: Path, device: str, progress: Progress
+    train: HandDataset,
+    val: HandDataset,
+    more: HandDataset | None,
+    config: DisentangleConfig,
+    folder: Path,
+    device: str,
+    progress: Progress,
 ) -> _Job:
     """Read the data and build the networks."""
     fabric = one_device(device, config.precision)
-    images = torch.from_numpy(train.read("images")).permute(0, 3, 1, 2).contiguous()
-    keypoints = torch.from_numpy(train.read("keypoints_2d")).to(fabric.device)
-    visibility = torch.from_numpy(train.read("visibility"))
+    views = [train] if more is None else [train, more]
+    images = torch.cat([torch.from_numpy(view.read("images")) for view in views]).permute(0, 3, 1, 2).contiguous()
+    keypoints, visibility = (torch.from_numpy(train.read(name)) for name in ("keypoints_2d", "visibility"))
+    extra = len(images) - len(train)
+    keypoints = torch.cat([keypoints, torch.zeros(extra, *keypoints.shape[1:])]).to(fabric.device)
+    visibility = torch.cat([visibility, torch.zeros(extra, visibility.shape[1], dtype=torch.uint8)])
+    pose_id = train.read("pose_id") if train.has("pose_id") else None
+    sampler = RowSampler(len(train), extra, pose_id, config.batch_size, config.seed)
+    if config.method == "paired" and not sampler.pairs:
+        raise InputError(
+            f"{train.path}: no two train rows share a pose_id, which --method paired learns from; render with "
+            "--appearances 2, or use --method self"
+        )
     resident = images.nbytes <= RESIDENT_BYTES
     schedule = ", then ".join(f"{share:.0%} as {PHASES[phase]}" for phase, share in config.phases)
+    without = f" and {extra:,} without labels" if extra else ""
     progress.note(
-        f"disentangle: {len(train):,} train rows ({images.nbytes / 2**20:.0f} MiB in memory), {len(val):,} validation "
-        f"rows; {config.steps:,} steps of {config.batch_size} images on {device}, {schedule}"
+        f"disentangle: {len(train):,} train rows{without} ({images.nbytes / 2**20:.0f} MiB in memory), {len(val):,} "
+        f"validation rows; {config.steps:,} steps of {config.batch_size} images on {device}, {schedule}"
     )
     if not len(val):
         progress.note(f"{train.path}: has no val rows; grids and measures are of train rows")
@@ -204,7 +279,11 @@ def _setup(
         model = SelfDisentangler(len(JOINTS), train.channels, config.width)
         discriminator = Discriminator(train.channels, config.discriminator_width)
         initialise(discriminator)
-    for network in (model, discriminator):
+        leak = None
+        if config.method == "paired":
+            leak = ImageDecoder(train.channels, config.width)
+            initialise(leak)
+    for network in (model, discriminator, *([] if leak is None else [leak])):
         network.to(fabric.device).to(memory_format=torch.channels_last)
     return _Job(
         config=config,
@@ -212,15 +291,22 @@ def _setup(
         folder=folder,
         model=model,
         discriminator=discriminator,
+        leak=leak,
         optimiser=torch.optim.Adam(model.parameters(), lr=config.learning_rate),
         discriminator_optimiser=torch.optim.Adam(
             discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.999)
         ),
+        leak_optimiser=None if leak is None else torch.optim.Adam(leak.parameters(), lr=config.learning_rate),
+        sampler=sampler,
         images=images.to(fabric.device) if resident else images,
         keypoints=keypoints,
         visibility=visibility.to(fabric.device),
         validation=load_validation(val if len(val) else train),
         size=train.size,
         channels=train.channels,
-        info={"data_checksum": train.checksum, "train_rows": len(train)},
+        info={
+            "data_checksum": train.checksum,
+            "train_rows": len(train),
+            **({} if more is None else {"unlabelled_checksum": more.checksum, "unlabelled_rows": extra}),
+        },
     )
