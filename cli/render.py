@@ -45,19 +45,24 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
 )
 @click.option("--hand-model", metavar="anny|mano", default="anny", help="mano needs --mano-dir and MANO's licence.")
 @click.option("--mano-dir", metavar="DIR", type=FOLDER, help="Folder of MANO_RIGHT.pkl and MANO_LEFT.pkl.")
-@click.option("--hands", metavar="right|left|both", default="both", help="Which hands; both: half of each.")
+@click.option(
+    "--hands",
+    metavar="right|left|both|two",
+    default="both",
+    help="Which hands; both: half of each; two: a right and a left one in each image, each a row of its own.",
+)
 @click.option("--occluders/--no-occluders", default=False, help="Things held in the hand or standing before it.")
 @click.option(
     "--occluder-kinds",
     metavar="MIX",
     default="none=1,held=2,front=1",
-    help="Weights of none, held, front, with --occluders.",
+    help="Weights of none, held, front, hand (the other hand comes between), with --occluders.",
 )
 @click.option("--pose-kinds", metavar="MIX", default=_POSE_KINDS, help="Weights of the kinds of pose.")
 @click.option(
     "--camera", metavar="MIX", default="uniform", help="Weights of uniform, egocentric, third-person, close-up."
 )
-@click.option("--clothing", metavar="MIX", default="bare", help="Weights of bare and sleeve.")
+@click.option("--clothing", metavar="MIX", default="bare", help="Weights of bare, sleeve, glove, both.")
 @click.option("--jewellery", metavar="MIX", default="none", help="Weights of none, ring, watch, both.")
 @click.option(
     "--environments",

@@ -43,11 +43,11 @@ __all__ = [
 QUALITIES = {"draft": 4, "standard": 8, "high": 32}
 """Path-traced samples per pixel of each preset; all are denoised."""
 CHANNELS = {"mono": 1, "rgb": 3}
-HANDS = ("both", "left", "right")
+HANDS = ("both", "left", "right", "two")
 HAND_MODELS = ("anny", "mano")
 SENSORS = ("standard", "clean", "rough")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "occluder_kinds": ("none", "held", "front"),
+    "occluder_kinds": ("none", "held", "front", "hand"),
     "clothing": CLOTHING,
     "jewellery": JEWELLERY,
     "pose_kinds": tuple(KINDS),
@@ -82,7 +82,7 @@ class RenderConfig:
     quality: str = "standard"
     """Preset of the renderer: `draft`, `standard` or `high`."""
     hands: str = "both"
-    """`right`, `left` or `both` (each with probability one half)."""
+    """`right`, `left`, `both` (each with probability one half), or `two`: a right and a left one in each image."""
     depth: bool = False
     """Whether depth images are stored."""
     seed: int = 0
@@ -151,8 +151,18 @@ class RenderConfig:
         return parse_mix(getattr(self, name), CHOICES[name], "--" + name.replace("_", "-"))
 
     @property
+    def rows_per_pose(self) -> int:
+        """Rows of one pose: its images, twice where each shows two hands."""
+        return self.appearances * (2 if self.hands == "two" else 1)
+
+    @property
     def rows(self) -> int:
-        """Number of images."""
+        """Number of rows."""
+        return self.poses * self.rows_per_pose
+
+    @property
+    def images(self) -> int:
+        """Number of pictures drawn."""
         return self.poses * self.appearances
 
     @property

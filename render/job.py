@@ -101,8 +101,8 @@ def _render_shards(
     crew = min(workers or default_workers(), len(missing))
     if missing and cluster is None:
         progress.note(_forecast(config, left, crew))
-    with progress.task("render", config.rows, "images") as advance:
-        advance(config.rows - left)
+    with progress.task("render", config.images, "images") as advance:
+        advance(config.images - left)
         todo = ((shard, work.shard(shard)) for shard in missing)
         if cluster is not None:
             run_dask(config, todo, cluster, advance)
@@ -165,7 +165,7 @@ def _draw_sheet(out: Path, config: RenderConfig, poses: int = 12) -> None:
     """Pairs side by side, plain and with keypoints, taken evenly from the whole file."""
     chosen = np.unique(np.linspace(0, config.poses - 1, poses).astype(int))
     shown = min(config.appearances, 4)
-    rows = (chosen[:, None] * config.appearances + np.arange(shown)).ravel()
+    rows = (chosen[:, None] * config.rows_per_pose + np.arange(shown)).ravel()
     data = HandDataset(out, rows=rows)
     sheet = contact_sheet(
         data.read("images"),

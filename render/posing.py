@@ -10,27 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.camera import project
+from handaug.data_specs.errors import WorkError
 from handaug.data_specs.schema import (
     LEFT,
     MASK_BACKGROUND,
     MASK_FOREARM,
     MASK_HAND,
     MASK_OCCLUDER,
-    OCCLUDED_BY_OBJECT,
+    MASK_OTHER_HAND,
+    OCCLUDED_BY_OTHER_HAND,
+    OCCLUDED_BY_SELF,
     RIGHT,
 )
 from handaug.render.config import CHOICES, RenderConfig, split_of
-from handaug.render.grasp import HELD, hold, put_in_front
-from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, HandModel, PosedHand, mirror_quads
-from handaug.render.labels import PROP, rasterise, sight
+from handaug.render.grasp import HELD, HIDDEN, hold, put_in_front
+from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, HandModel, PosedHand, RestHand, mirror_quads
+from handaug.render.labels import OTHER_HAND, PROP, rasterise, sight
 from handaug.render.maps import normal_map, uv_map
 from handaug.render.penetration import sample_clear_pose
 from handaug.render.pose_prior import HandPose
 from handaug.render.props import PROPS, Prop
-from handaug.render.scene import HandScene, Thing
+from handaug.render.scene import HandScene, OtherHand, Thing
+from handaug.render.second_hand import Obstacle, place_beside
 from handaug.render.seeds import Factor, Kind, generator, identity
-from handaug.render.viewpoint import CAMERAS, place_hand, to_camera
-from handaug.render.wear import ring, sleeve, watch
+from handaug.render.viewpoint import CAMERAS, NEAREST, place_hand, to_camera
+from handaug.render.wear import glove, ring, sleeve, watch
 
 __all__ = ["POSE_FACTORS", "LabelledHand", "optional_fields", "sample_hand"]
 
@@ -46,7 +50,8 @@ mirrored) hand; 0, 0 looks at the palm, 90 elevation looks at the fingertips."""
 
 _FOREARM = SEGMENTS.index("forearm")
 _VIEWS = 6
-_MOST_HIDDEN = 12  # joints that a held object may hide before another view is drawn
+_MOST_HIDDEN = 12  # joints that a held object or the other hand may hide before another view is drawn
+_PLACES, _OTHERS = 20, 20  # tries
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,13 @@ class LabelledHand:
     """What Blender draws."""
     labels: Rows
     """The row's fields, all but images and what depends on the appearance."""
+    second: Rows | None = None
+    """The same of the other hand, where both are labelled."""
+
+    @property
+    def rows(self) -> tuple[Rows, ...]:
+        """The labels of each hand."""
+        return (self.labels,) if self.second is None else (self.labels, self.second)
 
 
 _POSE_FIELDS = (
@@ -72,15 +84,47 @@ _POSE_FIELDS = (
 )
 """What a pose depends on beside its seed and number: two files that differ here show unlike hands, and unlike ids."""
 
+_MIRROR = np.diag([-1.0, 1.0, 1.0])
+
 
 @dataclass(frozen=True, eq=False)
 class _Posed:
-    """A hand in its own frame with all that moves with it."""
+    """A hand with all that moves with it."""
 
     hand: PosedHand
     pose: HandPose
     things: tuple[Thing, ...]
     factors: dict[str, float]
+    turn: NDArray[np.float64]
+    """(3, 3) and `origin` (3,): a point p of the right hand's own frame stands at turn @ p + origin."""
+    origin: NDArray[np.float64]
+
+    @property
+    def left(self) -> bool:
+        """Whether it is a mirrored right hand."""
+        return bool(np.linalg.det(self.turn) < 0)
+
+    def moved(self, turn: NDArray[np.float64], origin: NDArray[np.float64]) -> "_Posed":
+        """After x -> turn @ x + origin."""
+        now = self.hand
+        hand = PosedHand(
+            to_camera(now.vertices, turn, origin),
+            to_camera(now.joints, turn, origin),
+            to_camera(now.elbow[None], turn, origin)[0],
+        )
+        things = tuple(thing.moved(turn, origin) for thing in self.things)
+        return replace(self, hand=hand, things=things, turn=turn @ self.turn, origin=turn @ self.origin + origin)
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One hand of a picture and how it is seen."""
+
+    posed: _Posed
+    scene: HandScene
+    """As this hand sees it: its own skin first, the other one as the other."""
+    seen: NDArray[np.uint8]
+    hidden: NDArray[np.uint8]
 
 
 def optional_fields(config: RenderConfig) -> list[str]:
@@ -98,41 +142,54 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
         return generator(config.seed, Kind.POSE, pose, factor)
 
     shape = model.sample_shape(rng(Factor.SHAPE))
+    rest = model.rest(shape)
     occluding = rng(Factor.OCCLUDER)
     placed = _choose(occluding, config, "occluder_kinds") if config.occluders else "none"
-    made = _make(config, model, shape, rng, placed == "held", occluding)
-    left = config.hands == "left" or (config.hands == "both" and bool(rng(Factor.SIDE).integers(2)))
-    if left:
-        made = replace(made, hand=made.hand.mirrored(), things=tuple(thing.mirrored() for thing in made.things))
-    quads = mirror_quads(model.quads) if left else model.quads
+    hands = [_make(config, model, rest, rng, rng(Factor.ARTICULATION), occluding if placed == "held" else None)]
+    if config.hands == "two":
+        hands.append(_beside(config, model, rest, rng, hands[0]))
+    if config.hands == "left" or (config.hands in ("both", "two") and bool(rng(Factor.SIDE).integers(2))):
+        hands = [hand.moved(_MIRROR, np.zeros(3)) for hand in hands]
     preset = _choose(rng(Factor.PRESET), config, "camera")
-    scene, joints, seen, hidden = _view(rng(Factor.VIEWPOINT), made, quads, model, config, preset, left)
+    view = _view(rng(Factor.VIEWPOINT), hands, model, config, preset)
+    extra: tuple[Thing, ...] = ()
     if placed == "front":
-        nearest = float(scene.vertices[:, 2].min())
-        prop = put_in_front(occluding, joints, nearest, scene.intrinsics)
+        nearest = min(float(hand.hand.vertices[:, 2].min()) for hand in view.hands)
+        prop = put_in_front(occluding, view.hands[0].hand.joints, nearest, view.camera)
         if prop is not None:
-            made.factors["object"] = list(PROPS).index(prop.kind)
-            scene = replace(scene, things=(*scene.things, _as_thing(prop)))
-            seen, hidden = _sight(scene, joints, quads, model)
-    made.factors["occluder"] = CHOICES["occluder_kinds"].index(placed) if made.factors["object"] >= 0 else 0
-    made.factors["camera"] = CHOICES["camera"].index(preset)
-    drawn_by = (getattr(config, name) for name in _POSE_FIELDS)
-    labels: Rows = {
+            extra = (_as_thing(prop),)
+            for hand in view.hands:
+                hand.factors["object"] = list(PROPS).index(prop.kind)
+    rows = _rows(config, model, view, extra)
+    if placed == "hand" and len(hands) == 1:
+        rows = _other_before(config, model, rest, rng, hands[0], view) or rows
+    for row in rows:
+        there = row.posed.factors["object"] >= 0 or (placed == "hand" and row.scene.other is not None)
+        row.posed.factors["occluder"] = CHOICES["occluder_kinds"].index(placed) if there else 0
+        row.posed.factors["camera"] = CHOICES["camera"].index(preset)
+    labels = [_labels(config, model, shape, pose, row, number) for number, row in enumerate(rows)]
+    return LabelledHand(rows[0].scene, *labels)
+
+
+def _labels(config: RenderConfig, model: HandModel, shape: NDArray[Any], pose: int, row: _Row, number: int) -> Rows:
+    """The fields of hand `number` of a picture."""
+    scene, joints = row.scene, row.posed.hand.joints
+    drawn_by = [getattr(config, name) for name in _POSE_FIELDS] + ["second"] * number
+    return {
         "keypoints_2d": project(scene.intrinsics, joints),
         "keypoints_3d": joints,
-        "visibility": seen,
-        "occlusion": hidden,
+        "visibility": row.seen,
+        "occlusion": row.hidden,
         "camera": scene.intrinsics,
-        "handedness": np.array(LEFT if left else RIGHT, np.uint8),
+        "handedness": np.array(LEFT if scene.left else RIGHT, np.uint8),
         "split": np.array(split_of(pose), np.uint8),
         "group": np.array(identity("group", config.seed, pose, config.hands), np.int64),
         "pose_id": np.array(identity("pose", config.seed, pose, *drawn_by), np.int64),
         "shape": shape.astype(np.float32),
-        "pose": made.pose.angles.astype(np.float32),
-        "pose_factors": np.array([made.factors[name] for name in POSE_FACTORS], np.float32),
-        **_pixel_labels(config, scene, quads, model, mirror_quads(model.face_uv) if left else model.face_uv),
+        "pose": row.posed.pose.angles.astype(np.float32),
+        "pose_factors": np.array([row.posed.factors[name] for name in POSE_FACTORS], np.float32),
+        **_pixel_labels(config, scene, model),
     }
-    return LabelledHand(scene, labels)
 
 
 def _choose(rng: np.random.Generator, config: RenderConfig, name: str) -> str:
@@ -141,15 +198,23 @@ def _choose(rng: np.random.Generator, config: RenderConfig, name: str) -> str:
 
 
 def _make(
-    config: RenderConfig, model: HandModel, shape: NDArray[Any], rng: Any, held: bool, occluding: np.random.Generator
+    config: RenderConfig,
+    model: HandModel,
+    rest: RestHand,
+    rng: Any,
+    articulating: np.random.Generator,
+    holding: np.random.Generator | None,
+    adorned: bool = True,
 ) -> _Posed:
-    """Pose the right hand, let it hold and wear things."""
-    rest = model.rest(shape)
-    drawn = sample_clear_pose(rng(Factor.ARTICULATION), model, rest, config.weights("pose_kinds"))
+    """Pose a right hand, let it hold things (with `holding`) and wear them.
+
+    Both hands of a person are dressed alike, by the same streams; rings and watches are on the first hand alone.
+    """
+    drawn = sample_clear_pose(articulating, model, rest, config.weights("pose_kinds"))
     angles, things, factors = drawn.pose, [], dict.fromkeys(POSE_FACTORS, 0.0)
     factors |= {"pose_kind": CHOICES["pose_kinds"].index(drawn.kind), "draws": drawn.draws, "object": -1}
-    if held:
-        grip = hold(occluding, model, rest, angles, HELD)
+    if holding is not None:
+        grip = hold(holding, model, rest, angles, HELD)
         if grip is not None:
             angles = grip.pose
             things.append(_as_thing(grip.prop))
@@ -157,17 +222,34 @@ def _make(
     posed = model.pose(rest, angles)
     dressing = rng(Factor.CLOTHING)
     clothing = _choose(dressing, config, "clothing")
-    if clothing == "sleeve":
+    if clothing in ("sleeve", "both"):
         things.append(sleeve(dressing, model, posed))
+    if clothing in ("glove", "both"):
+        things.append(glove(rng(Factor.GLOVE), model, posed))
     adorning = rng(Factor.JEWELLERY)
-    jewellery = _choose(adorning, config, "jewellery")
+    jewellery = _choose(adorning, config, "jewellery") if adorned else "none"
     if jewellery in ("ring", "both"):
         things.append(ring(adorning, model, posed))
     if jewellery in ("watch", "both"):
         things += watch(adorning, model, posed)
     factors["clothing"] = CHOICES["clothing"].index(clothing)
     factors["jewellery"] = CHOICES["jewellery"].index(jewellery)
-    return _Posed(posed, angles, tuple(things), factors)
+    return _Posed(posed, angles, tuple(things), factors, np.eye(3), np.zeros(3))
+
+
+def _beside(config: RenderConfig, model: HandModel, rest: RestHand, rng: Any, first: _Posed) -> _Posed:
+    """The other hand of the same person, at the side of the first (a right one, in its own frame)."""
+    draw, obstacle = rng(Factor.OTHER_HAND), _obstacle(model, first)
+    for _ in range(_PLACES):
+        second = _make(config, model, rest, rng, draw, None, adorned=False)
+        place = place_beside(draw, obstacle, first.hand, second.hand, model.quads)
+        if place is not None:
+            return second.moved(place.turn, place.origin)
+    raise WorkError(f"no place for a second hand was found in {_PLACES} draws; choose another --seed")
+
+
+def _obstacle(model: HandModel, hand: _Posed) -> Obstacle:
+    return Obstacle(hand.hand.vertices, model.quads, [thing.vertices for thing in hand.things])
 
 
 def _as_thing(prop: Prop) -> Thing:
@@ -175,73 +257,121 @@ def _as_thing(prop: Prop) -> Thing:
     return Thing(vertices, prop.quads, prop.paint, prop.roughness, prop.metallic, PROP, MASK_OCCLUDER)
 
 
-def _view(
-    rng: np.random.Generator,
-    made: _Posed,
-    quads: NDArray[np.int32],
-    model: HandModel,
-    config: RenderConfig,
-    preset: str,
-    left: bool,
-) -> tuple[HandScene, NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Place the camera; another view is drawn while the held object hides most joints. Scene, joints, visibility and
-    occlusion."""
-    solid = np.concatenate([made.hand.vertices, *(thing.vertices for thing in made.things)])
+@dataclass(frozen=True, eq=False)
+class _View:
+    """Hands before a camera."""
+
+    hands: list[_Posed]
+    """In the camera's frame."""
+    camera: NDArray[np.float32]
+    rotation: NDArray[np.float64]
+    """(3, 3) and `translation` (3,) that brought them there."""
+    translation: NDArray[np.float64]
+
+
+def _view(rng: np.random.Generator, hands: list[_Posed], model: HandModel, config: RenderConfig, preset: str) -> _View:
+    """Place the camera; another view is drawn while something else hides most joints of a hand."""
+    solid = np.concatenate([x for hand in hands for x in (hand.hand.vertices, *(t.vertices for t in hand.things))])
+    framed = replace(hands[0].hand, vertices=solid, joints=np.concatenate([hand.hand.joints for hand in hands]))
     for _ in range(_VIEWS):
-        rotation, translation, camera = place_hand(
-            rng, replace(made.hand, vertices=solid), config.size, CAMERAS[preset]
-        )
-        vertices, joints = (
-            to_camera(points, rotation, translation) for points in (made.hand.vertices, made.hand.joints)
-        )
-        things = tuple(replace(t, vertices=to_camera(t.vertices, rotation, translation)) for t in made.things)
-        middle = (joints.min(0) + joints.max(0)) / 2
-        centre = (float(middle[0]), float(middle[1]), float(middle[2]))
-        scene = HandScene(vertices, camera, config.size, left, centre, things)
-        seen, hidden = _sight(scene, joints, quads, model)
-        if (hidden == OCCLUDED_BY_OBJECT).sum() <= _MOST_HIDDEN:
+        rotation, translation, camera = place_hand(rng, framed, config.size, CAMERAS[preset])
+        view = _View([hand.moved(rotation, translation) for hand in hands], camera, rotation, translation)
+        rows = _rows(config, model, view)
+        if max(int((row.hidden > OCCLUDED_BY_SELF).sum()) for row in rows) <= _MOST_HIDDEN:
             break
-    eye = -rotation.T @ translation * (np.array([-1, 1, 1]) if left else 1)
-    arm = rotation @ (made.hand.elbow - made.hand.joints[9])
-    extent = np.ptp(project(camera, joints), axis=0).max()
-    made.factors.update(
-        field_of_view=float(np.degrees(2 * np.arctan(config.size / 2 / camera[0, 0]))),
-        azimuth=float(np.degrees(np.arctan2(eye[0], eye[2]))),
-        elevation=float(np.degrees(np.arcsin(eye[1] / np.linalg.norm(eye)))),
-        tilt=float(np.degrees(np.arctan2(arm[0], arm[1]))),
-        fill=float(extent / config.size),
-    )
-    return scene, joints, seen, hidden
+    for hand in view.hands:
+        eye = -hand.turn.T @ hand.origin  # in the right hand's own frame, whatever mirrored it
+        arm = (hand.hand.elbow - hand.hand.joints[9]).astype(np.float64)
+        extent = np.ptp(project(camera, hand.hand.joints), axis=0).max()
+        hand.factors.update(
+            field_of_view=float(np.degrees(2 * np.arctan(config.size / 2 / camera[0, 0]))),
+            azimuth=float(np.degrees(np.arctan2(eye[0], eye[2]))),
+            elevation=float(np.degrees(np.arcsin(eye[1] / np.linalg.norm(eye)))),
+            tilt=float(np.degrees(np.arctan2(arm[0], arm[1]))),
+            fill=float(extent / config.size),
+        )
+    return view
+
+
+def _rows(config: RenderConfig, model: HandModel, view: _View, extra: tuple[Thing, ...] = ()) -> list[_Row]:
+    """Each hand of a view as a row of its own."""
+    joints = np.concatenate([hand.hand.joints for hand in view.hands])
+    middle = (joints.min(0) + joints.max(0)) / 2
+    centre = (float(middle[0]), float(middle[1]), float(middle[2]))
+    out = []
+    for number, hand in enumerate(view.hands):
+        others = [other for k, other in enumerate(view.hands) if k != number]
+        things = hand.things + tuple(_of_other(thing) for other in others for thing in other.things) + extra
+        other = OtherHand(others[0].hand.vertices, others[0].left) if others else None
+        scene = HandScene(hand.hand.vertices, view.camera, config.size, hand.left, centre, things, other)
+        out.append(_Row(hand, scene, *_sight(scene, hand.hand.joints, model)))
+    return out
+
+
+def _of_other(thing: Thing) -> Thing:
+    """A thing as the other hand's row sees it: what is worn is the other hand, what is held is an object."""
+    held = isinstance(thing.part, int) and thing.part == PROP
+    return thing if held else replace(thing, part=OTHER_HAND, mask=MASK_OTHER_HAND)
+
+
+def _other_before(
+    config: RenderConfig, model: HandModel, rest: RestHand, rng: Any, hand: _Posed, view: _View
+) -> list[_Row] | None:
+    """Let the other hand come between hand and camera; None where no try hid a share of the joints within `HIDDEN`."""
+    draw = rng(Factor.OTHER_HAND)
+    back = hand.turn.T  # to the right hand's own frame, where a left one is mirrored
+    right, obstacle = hand.moved(back, np.zeros(3)), _obstacle(model, hand.moved(back, np.zeros(3)))
+    eye = -back @ view.rotation.T @ view.translation
+    for _ in range(_OTHERS):
+        second = _make(config, model, rest, rng, draw, None, adorned=False)
+        toward = eye - right.hand.joints.mean(0)
+        place = place_beside(draw, obstacle, right.hand, second.hand, model.quads, toward)
+        if place is None:
+            continue
+        second = second.moved(place.turn, place.origin).moved(hand.turn, np.zeros(3))
+        second = second.moved(view.rotation, view.translation)
+        if np.linalg.norm(second.hand.vertices, axis=1).min() < NEAREST:
+            continue
+        both = _rows(config, model, replace(view, hands=[*view.hands, second]))
+        covered = float((both[0].hidden == OCCLUDED_BY_OTHER_HAND).mean())
+        if HIDDEN[0] <= covered <= HIDDEN[1]:
+            return both[:1]
+    return None
 
 
 def _sight(
-    scene: HandScene, joints: NDArray[np.float32], quads: NDArray[np.int32], model: HandModel
+    scene: HandScene, joints: NDArray[np.float32], model: HandModel
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    vertices, faces, parts, _ = _whole(scene, quads, model)
+    vertices, faces, parts, _ = _whole(scene, model)
     return sight(joints, vertices, faces, parts, JOINT_SEGMENTS, scene.intrinsics, scene.size, scene.size)
 
 
 def _whole(
-    scene: HandScene, quads: NDArray[np.int32], model: HandModel
+    scene: HandScene, model: HandModel
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
     """All surfaces as one mesh: vertices, quads (the hand's first), part and mask value of each quad."""
-    vertices, faces, parts = [scene.vertices], [quads], [model.face_segment]
-    masks = [np.where(model.face_segment == _FOREARM, MASK_FOREARM, MASK_HAND).astype(np.uint8)]
-    start = len(scene.vertices)
-    for thing in scene.things:
-        vertices.append(thing.vertices)
-        faces.append(thing.quads + start)
-        parts.append(np.full(len(thing.quads), thing.part, np.uint8))
-        masks.append(np.full(len(thing.quads), thing.mask, np.uint8))
-        start += len(thing.vertices)
+    own = np.where(model.face_segment == _FOREARM, MASK_FOREARM, MASK_HAND)
+    found: list[tuple[Any, Any, Any, Any]] = [(scene.vertices, _quads(model, scene.left), model.face_segment, own)]
+    found += [(thing.vertices, thing.quads, thing.part, thing.mask) for thing in scene.things]
+    if scene.other is not None:
+        found.append((scene.other.vertices, _quads(model, scene.other.left), OTHER_HAND, MASK_OTHER_HAND))
+    vertices, faces, parts, masks, start = [], [], [], [], 0
+    for points, quads, part, mask in found:
+        vertices.append(points)
+        faces.append(quads + start)
+        parts.append(np.full(len(quads), part, np.uint8))
+        masks.append(np.full(len(quads), mask, np.uint8))
+        start += len(points)
     return np.concatenate(vertices), np.concatenate(faces), np.concatenate(parts), np.concatenate(masks)
 
 
-def _pixel_labels(
-    config: RenderConfig, scene: HandScene, quads: NDArray[np.int32], model: HandModel, face_uv: NDArray[np.float32]
-) -> Rows:
+def _quads(model: HandModel, left: bool) -> NDArray[np.int32]:
+    return mirror_quads(model.quads) if left else model.quads
+
+
+def _pixel_labels(config: RenderConfig, scene: HandScene, model: HandModel) -> Rows:
     """Mask, and what else is switched on."""
-    vertices, faces, parts, masks = _whole(scene, quads, model)
+    vertices, faces, parts, masks = _whole(scene, model)
     raster = rasterise(vertices, faces, scene.intrinsics, config.size, config.size)
     out: Rows = {"mask": raster.labels(masks, MASK_BACKGROUND)}
     if config.depth:
@@ -251,5 +381,6 @@ def _pixel_labels(
     if config.normals:
         out["normals"] = normal_map(raster, vertices, faces, scene.intrinsics)
     if config.uv:
+        face_uv = mirror_quads(model.face_uv) if scene.left else model.face_uv
         out["uv"] = uv_map(raster, vertices, faces, scene.intrinsics, face_uv)
     return out

@@ -49,11 +49,6 @@ class Prop:
             origin=rotation @ self.origin + translation,
         )
 
-    def mirrored(self) -> "Prop":
-        """The mirror image x -> -x, as a left hand holds it; `distance` holds for right hands alone."""
-        flip = np.array([-1.0, 1, 1])
-        return replace(self, vertices=self.vertices * flip, quads=np.ascontiguousarray(self.quads[:, [0, 3, 2, 1]]))
-
     def distance(self, points: NDArray[np.floating[Any]]) -> Floats:
         """(P,) metres from (P, 3) points to the surface, negative inside; a cup counts as full."""
         own = (np.asarray(points, np.float64) - self.origin) @ self.rotation

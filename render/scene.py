@@ -16,6 +16,7 @@ Colours are linear, Rec. 709 primaries.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,15 +163,17 @@ class Thing:
     """(F, 3) albedo."""
     roughness: float
     metallic: float
-    part: int
-    """What a ray that ends here has met: a position in `hand.SEGMENTS`, or `labels.PROP`."""
-    mask: int
-    """Value in the mask."""
+    part: int | NDArray[np.uint8]
+    """What a ray that ends here has met: a position in `hand.SEGMENTS`, `labels.PROP` or `labels.OTHER_HAND`; one for
+    all faces, or (F,)."""
+    mask: int | NDArray[np.uint8]
+    """Value in the mask; one for all faces, or (F,)."""
 
-    def mirrored(self) -> "Thing":
-        """The mirror image x -> -x."""
-        quads = np.ascontiguousarray(self.quads[:, [0, 3, 2, 1]])
-        return replace(self, vertices=self.vertices * np.array([-1, 1, 1], np.float32), quads=quads)
+    def moved(self, turn: NDArray[np.floating[Any]], origin: NDArray[np.floating[Any]]) -> "Thing":
+        """After x -> turn @ x + origin; where that mirrors, the faces are wound the other way round."""
+        quads = np.ascontiguousarray(self.quads[:, [0, 3, 2, 1]]) if np.linalg.det(turn) < 0 else self.quads
+        vertices = (self.vertices.astype(np.float64) @ np.asarray(turn, np.float64).T + origin).astype(np.float32)
+        return replace(self, vertices=vertices, quads=quads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +189,7 @@ class HandScene:
     left: bool
     """Whether the vertices are a mirrored right hand, so that the faces run the other way."""
     centre: tuple[float, float, float]
-    """Middle of the hand: lamps look at it, and its z is the unit of their distances."""
+    """Middle of the hand, or of both: lamps look at it, and its z is the unit of their distances."""
     things: tuple[Thing, ...] = ()
     """What else is there, in the camera's frame."""
     other: "OtherHand | None" = None
@@ -195,8 +198,9 @@ class HandScene:
 
 @dataclass(frozen=True, eq=False)
 class OtherHand:
-    """A second hand of the same person."""
+    """A second hand of the same person: the same shape and skin. What it wears is among the scene's things."""
 
     vertices: NDArray[np.float32]
     """(V, 3) metres, camera's frame."""
     left: bool
+    """As `HandScene.left`."""

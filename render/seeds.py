@@ -41,6 +41,7 @@ class Factor(IntEnum):
     SURROUNDING = 15
     SKIN_DETAIL = 16
     ROUGHNESS = 17
+    GLOVE = 18
     NOISE = 20
     SAMPLES = 21
 

@@ -58,17 +58,20 @@ class ShardRenderer:
                 writer.append(self.rows(pose))
 
     def rows(self, pose: int) -> Rows:
-        """All rows of one pose: K images with the same labels."""
+        """All rows of one pose: K images with the same labels; where both hands are labelled, one hand after the
+        other."""
         hand = sample_hand(self.config, self._model, pose)
         worn = [self._appearance(number) for number in self.config.wardrobe.worn_by(pose)]
         images = [self._draw(hand.scene, appearance, pose) for appearance in worn]
-        rows = {name: np.repeat(np.asarray(value)[None], len(worn), axis=0) for name, value in hand.labels.items()}
-        rows["images"] = np.stack(images)
-        rows["appearance_id"] = np.array([a.identity for a in worn], np.int64)
         pose_id = int(hand.labels["pose_id"])
-        rows["appearance_factors"] = np.stack([appearance_factors(a) for a in worn])
-        rows["image_id"] = np.array([identity("image", pose_id, a.identity) for a in worn], np.int64)
-        return rows
+        shared = {
+            "images": np.stack(images),
+            "appearance_id": np.array([a.identity for a in worn], np.int64),
+            "appearance_factors": np.stack([appearance_factors(a) for a in worn]),
+            "image_id": np.array([identity("image", pose_id, a.identity) for a in worn], np.int64),
+        }
+        each = [{**{name: _times(value, len(worn)) for name, value in own.items()}, **shared} for own in hand.rows]
+        return {name: np.concatenate([rows[name] for rows in each]) for name in each[0]}
 
     def _appearance(self, number: int) -> Appearance:
         return sample_appearance(
@@ -95,3 +98,7 @@ class ShardRenderer:
         hand = drawn[..., :3] * np.array(light.balance, np.float32) * np.float32(light.exposure)
         noise = generator(config.seed, Kind.IMAGE, *index, Factor.NOISE)
         return develop(hand + (1 - alpha) * behind, appearance.sensor, config.n_channels, noise)
+
+
+def _times(value: NDArray[Any], count: int) -> NDArray[Any]:
+    return np.repeat(np.asarray(value)[None], count, axis=0)

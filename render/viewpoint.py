@@ -14,7 +14,7 @@ from handaug.data_specs.camera import centred_intrinsics
 from handaug.data_specs.errors import WorkError
 from handaug.render.hand import PosedHand
 
-__all__ = ["ARM_TILT", "CAMERAS", "FIELD_OF_VIEW", "FILL", "CameraPreset", "place_hand", "to_camera"]
+__all__ = ["ARM_TILT", "CAMERAS", "FIELD_OF_VIEW", "FILL", "NEAREST", "CameraPreset", "place_hand", "to_camera"]
 
 FIELD_OF_VIEW = (15.0, 50.0)
 """Degrees across the longer side of the crop, least and greatest."""
@@ -30,8 +30,10 @@ the full circle also cost more poses than a small set has: an estimator trained 
 by heart and stayed at 11 px on others. Rotating while training widens the range again.
 """
 
+NEAREST = 0.12
+"""Metres between the camera and the nearest skin, forearm included; beside the camera an arm may pass."""
+
 _SKIN = 0.008  # metres from a joint to the skin beyond it
-_NEAR = 0.12  # metres between the camera and the nearest skin, forearm included; beside the camera an arm may pass
 _KNUCKLE = 9  # middle MCP: from there to the elbow is along the arm in every view, also where the forearm is hidden
 _ROUNDS = 20
 _DAMPING = 0.7  # without it, views of a finger that points at the camera swing between two distances
@@ -110,9 +112,9 @@ def place_hand(
         arm = elbow - wrist
         cosine = -(arm @ wrist) / (np.linalg.norm(arm) * np.linalg.norm(wrist))
         nearest = np.linalg.norm(posed.vertices + rotation.T @ translation, axis=1).min()
-        if preset.arm[0] <= cosine < preset.arm[1] and nearest > _NEAR:
+        if preset.arm[0] <= cosine < preset.arm[1] and nearest > NEAREST:
             return rotation, translation, camera
-    raise WorkError(f"no camera of {preset} shows the hand from farther than {_NEAR} m; choose another --camera")
+    raise WorkError(f"no camera of {preset} shows the hand from farther than {NEAREST} m; choose another --camera")
 
 
 def to_camera(

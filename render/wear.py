@@ -1,28 +1,36 @@
-"""What hands wear: sleeves, watches and rings, as quad meshes about the posed hand. They belong to the pose.
+"""What hands wear: gloves, sleeves, watches and rings, as quad meshes about the posed hand. They belong to the pose.
 
-A tube follows a limb: at stations along its axis an ellipse encloses the skin found there, with a little ease. Sleeves
-and watches count as forearm, rings as the finger's first segment: labels say what is beneath.
+A glove is the hand's own surface, a little farther out, so that it bends as the hand does; its faces carry the labels
+of the skin beneath. Everything else is a tube that follows a limb: at stations along its axis an ellipse encloses the
+skin found there, with a little ease. Sleeves and watches count as forearm, rings as the finger's first segment.
 
 Frame: the posed right hand's (`handaug.render.hand`).
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.joints import FINGERS
 from handaug.data_specs.schema import MASK_FOREARM, MASK_HAND
 from handaug.render.hand import SEGMENTS, HandModel, PosedHand
+from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.scene import Thing
 
-__all__ = ["CLOTHING", "JEWELLERY", "ring", "sleeve", "watch"]
+__all__ = ["CLOTHING", "GLOVES", "JEWELLERY", "glove", "ring", "sleeve", "watch"]
 
-CLOTHING = ("bare", "sleeve")
+CLOTHING = ("bare", "sleeve", "glove", "both")
 JEWELLERY = ("none", "ring", "watch", "both")
+
+GLOVES = ("knitted", "leather", "rubber", "coated", "fingerless")
+"""Kinds of gloves; the order is part of the random numbers: only add."""
 
 Floats = NDArray[np.float64]
 _AROUND = 40
 _FOREARM = SEGMENTS.index("forearm")
+_FINGER_NAMES = tuple(FINGERS)
 
 
 def sleeve(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing:
@@ -50,6 +58,52 @@ def sleeve(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thin
     if rng.uniform() < 0.25:  # stripes round the arm
         paint[(np.arange(len(stations) - 1) // int(rng.integers(1, 4))) % 2 == 1] = _cloth(rng)
     return _thing(points, paint.reshape(-1, 3), 0.9, 0.0, _FOREARM, MASK_FOREARM)
+
+
+def glove(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing:
+    """A glove of wool, leather, rubber, with a coated palm, or without fingertips.
+
+    Its cuff ends on the wrist or a hand's breadth below. Colours are the faces': one, another on the palm, or stripes.
+    """
+    kind = str(rng.choice(GLOVES))
+    thick = float({"rubber": rng.uniform(0.0003, 0.0006), "leather": rng.uniform(0.0008, 0.0014)}.get(
+        kind, rng.uniform(0.0008, 0.0018)
+    ))  # fmt: skip
+    rest, inner = _at_rest(model)
+    cuff = float(-rng.uniform(0.0, 0.07))
+    centre = rest[model.quads].mean(1)
+    worn = centre[:, 1] > cuff
+    if kind == "fingerless":
+        last = [SEGMENTS.index(f"{finger}_{part}") for finger in _FINGER_NAMES for part in (2, 3)]
+        worn &= ~np.isin(model.face_segment, last)
+    quads = model.quads[worn]
+    used, renumbered = np.unique(quads, return_inverse=True)
+    quads = renumbered.reshape(quads.shape).astype(np.int32)
+    lift = np.full(len(used), thick)
+    hem = np.unique(quads[_at_border(quads)])
+    lift[hem] *= 0.3 if kind == "rubber" else 1.4
+    vertices, quads = _hemmed(posed.vertices[used] + lift[:, None] * _normals(model, posed)[used], quads, thick)
+    faces = np.flatnonzero(worn)
+    colour, second = _cloth(rng), _cloth(rng)
+    if kind == "rubber":
+        bright = [(0.02, 0.1, 0.45), (0.7, 0.7, 0.7), (0.015, 0.015, 0.015), (0.65, 0.4, 0.02), (0.02, 0.25, 0.1)]
+        colour = np.array(bright[int(rng.integers(5))]) * rng.uniform(0.8, 1.2)
+    elif kind == "leather":
+        browns = [(0.02, 0.015, 0.012), (0.12, 0.05, 0.02), (0.35, 0.2, 0.08)]
+        colour = np.array(browns[int(rng.integers(3))]) * rng.uniform(0.7, 1.3)
+    paint = np.tile(colour, (len(faces), 1))
+    if kind == "coated":
+        paint[inner[faces] > 0] = second
+    elif kind == "knitted" and rng.uniform() < 0.3:
+        paint[np.floor((centre[faces, 1] + 0.3) / rng.uniform(0.012, 0.025)) % 2 == 1] = second
+    paint = np.concatenate([paint, np.tile(colour, (len(quads) - len(faces), 1))])
+    rough = {"rubber": rng.uniform(0.25, 0.5), "leather": rng.uniform(0.4, 0.65)}.get(kind, rng.uniform(0.75, 0.95))
+    # The hem's faces are labelled as the faces it hangs on.
+    part = np.concatenate([model.face_segment[faces], _hem_parts(quads, len(faces), model.face_segment[faces])])
+    mask = np.where(part == _FOREARM, MASK_FOREARM, MASK_HAND).astype(np.uint8)
+    return Thing(
+        vertices.astype(np.float32), quads, paint.astype(np.float32), float(rough), 0.0, part.astype(np.uint8), mask
+    )
 
 
 def watch(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> list[Thing]:
@@ -98,6 +152,54 @@ def ring(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing:
     points = _tube(mine, axis, stations, thick[:, None] + np.zeros((1, _AROUND)), window=0.006) + root
     colour = np.array([0.83, 0.6, 0.25]) if rng.uniform() < 0.5 else np.array([0.7, 0.68, 0.65])
     return _thing(points, np.tile(colour, (5 * _AROUND, 1)), float(rng.uniform(0.1, 0.3)), 1.0, segment, MASK_HAND)
+
+
+@lru_cache(1)
+def _at_rest(model: HandModel) -> tuple[Floats, Floats]:
+    """The mean hand, all angles zero: its vertices (V, 3), and how far each face (F,) looks out of the palm."""
+    flat = model.pose(model.mean_shape, HandPose(np.zeros(len(ANGLES)))).vertices.astype(np.float64)
+    corner = flat[model.quads]
+    face = np.cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
+    return flat, np.asarray(face[:, 2] / np.maximum(np.linalg.norm(face, axis=1), 1e-12))
+
+
+def _normals(model: HandModel, posed: PosedHand) -> Floats:
+    """(V, 3) unit normals of the skin."""
+    corner = posed.vertices[model.quads].astype(np.float64)
+    face = np.cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
+    total = np.zeros((len(posed.vertices), 3))
+    np.add.at(total, model.quads, face[:, None])
+    return np.asarray(total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12))
+
+
+def _at_border(quads: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions (face, corner) of the edges, corner to the next one, that have a face on one side alone."""
+    start, end = quads.astype(np.int64), np.roll(quads, -1, 1).astype(np.int64)
+    n = int(quads.max()) + 1
+    face, corner = np.nonzero(~np.isin(start * n + end, end * n + start))
+    return face, corner
+
+
+def _hemmed(vertices: Floats, quads: NDArray[np.int32], thick: float) -> tuple[Floats, NDArray[np.int32]]:
+    """Turn the borders in: a strip from each to points `thick` beneath, behind the rest of the faces."""
+    face, corner = _at_border(quads)
+    start, end = quads[face, corner], quads[face, (corner + 1) % 4]
+    rim = np.unique(start)
+    mesh = vertices[quads]
+    normal = np.cross(mesh[:, 2] - mesh[:, 0], mesh[:, 3] - mesh[:, 1])
+    total = np.zeros_like(vertices)
+    np.add.at(total, quads, normal[:, None])
+    inward = total[rim] / np.maximum(np.linalg.norm(total[rim], axis=1, keepdims=True), 1e-12)
+    below = np.full(len(vertices), -1)
+    below[rim] = len(vertices) + np.arange(len(rim))
+    strip = np.stack([end, start, below[start], below[end]], 1).astype(np.int32)
+    return np.concatenate([vertices, vertices[rim] - 2 * thick * inward]), np.concatenate([quads, strip])
+
+
+def _hem_parts(quads: NDArray[np.int32], faces: int, parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The parts of the strip: those of the faces it hangs on."""
+    face, _ = _at_border(quads[:faces])
+    return parts[face]
 
 
 def _vertices_of(model: HandModel, posed: PosedHand, segment: int) -> Floats:

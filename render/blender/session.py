@@ -101,11 +101,10 @@ class BlenderSession:
             setattr(layer, f"use_pass_{name}", True)
         self.camera = add_camera(self.scene)
         self._skin = SkinMaterial()
-        self._mesh = _mesh(surface)
-        self._mesh.materials.append(self._skin.material)
-        self.hand = bpy.data.objects.new("hand", self._mesh)
+        self._surface = surface
+        self.hand = self._add_hand("hand")
         self.hand.pass_index = 1
-        self.scene.collection.objects.link(self.hand)
+        self._second: Any = None
         self._things = Things(self.scene)
         self._lamps = [self._add_lamp(k) for k in range(_LAMPS)]
         self._add_world()
@@ -157,15 +156,13 @@ class BlenderSession:
 
     def _place(self, hand: HandScene) -> None:
         aim_camera(self.scene, hand.intrinsics, hand.size)
-        vertices = to_blender(hand.vertices)
-        if hand.left:
-            # A mirrored hand has its faces inside out. Cycles turns them back for an object of negative scale.
-            vertices = vertices * np.array([-1, 1, 1], np.float32)
-        sign = -1.0 if hand.left else 1.0
-        if self.hand.scale[0] != sign:
-            self.hand.scale = (sign, 1, 1)
-        self._mesh.vertices.foreach_set("co", np.ascontiguousarray(vertices, np.float32).ravel())
-        self._mesh.update()
+        _pour(self.hand, hand.vertices, hand.left)
+        if hand.other is not None:
+            if self._second is None:
+                self._second = self._add_hand("second")
+            _pour(self._second, hand.other.vertices, hand.other.left)
+        if self._second is not None:
+            self._second.hide_render = hand.other is None
         self._things.place(hand.things)
 
     def _light(self, appearance: Appearance, light: Light, centre: tuple[float, float, float]) -> None:
@@ -205,6 +202,13 @@ class BlenderSession:
         cycles.denoiser, cycles.denoising_quality, cycles.denoising_prefilter = "OPENIMAGEDENOISE", "FAST", "NONE"
         cycles.denoising_use_gpu = False
 
+    def _add_hand(self, name: str) -> Any:
+        mesh = _mesh(self._surface)
+        mesh.materials.append(self._skin.material)
+        hand = bpy.data.objects.new(name, mesh)
+        self.scene.collection.objects.link(hand)
+        return hand
+
     def _add_lamp(self, k: int) -> Any:
         lamp = bpy.data.objects.new(f"lamp{k}", bpy.data.lights.new(f"lamp{k}", "AREA"))
         lamp.data.shape = "RECTANGLE"
@@ -242,6 +246,19 @@ class BlenderSession:
                 self._panoramas[key] = _Loaded(_as_image(f"made{key}", coarse), coarse, coarse)
         self._panoramas.move_to_end(key)
         return self._panoramas[key]
+
+
+def _pour(hand: Any, points: Floats, left: bool) -> None:
+    """Give a hand's mesh its vertices, of the camera's frame."""
+    vertices = to_blender(points)
+    if left:
+        # A mirrored hand has its faces inside out. Cycles turns them back for an object of negative scale.
+        vertices = vertices * np.array([-1, 1, 1], np.float32)
+    sign = -1.0 if left else 1.0
+    if hand.scale[0] != sign:
+        hand.scale = (sign, 1, 1)
+    hand.data.vertices.foreach_set("co", np.ascontiguousarray(vertices, np.float32).ravel())
+    hand.data.update()
 
 
 def _mesh(surface: Surface) -> Any:
