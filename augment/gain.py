@@ -33,7 +33,7 @@ from handaug.augment.parallel import one_thread, run_trainings, side_by_side
 from handaug.augment.report import write_gain_report
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.progress import SILENT, Progress
-from handaug.data_specs.writer import replace_atomically
+from handaug.data_specs.writer import write_atomically
 from handaug.models.estimators import Estimator
 from handaug.models.fit import fit_estimator
 from handaug.models.run_folder import RunFolder
@@ -235,6 +235,4 @@ def _first_line(config: GainConfig, data: GainData) -> str:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    replace_atomically(temporary, path)
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -16,7 +16,7 @@ from handaug.augment.remix_report import read_report
 from handaug.data_specs.draw import draw_skeleton
 from handaug.data_specs.joints import JOINTS
 from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.writer import replace_atomically
+from handaug.data_specs.writer import write_atomically
 from handaug.models.metrics import PX_GRID, pck_curve
 
 if TYPE_CHECKING:
@@ -302,6 +302,4 @@ at the end.</p>
 <h2>Configuration</h2><pre>{html.escape(json.dumps(figures["config"], indent=2))}</pre>"""
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>handaug: gain</title><style>{_STYLE}</style>'
     page = f"{head}<body>{body}</body></html>\n"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page)
-    replace_atomically(temporary, path)
+    write_atomically(path, page.encode())

@@ -17,7 +17,7 @@ from handaug.data_specs.errors import HandaugError, InputError
 from handaug.data_specs.merge import merge_datasets
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import check_header, open_file
-from handaug.data_specs.writer import config_json, partial_path, replace_atomically
+from handaug.data_specs.writer import config_json, partial_path, write_atomically
 
 __all__ = ["PartialOutput", "claim_output"]
 
@@ -83,9 +83,7 @@ class PartialOutput:
                 )
             work.remove()
             work._acquire()
-        temporary = stored.with_suffix(".tmp")
-        temporary.write_text(config_json(config))
-        replace_atomically(temporary, stored)
+        write_atomically(stored, config_json(config).encode())
         return work
 
     def shard(self, index: int) -> Path:

@@ -25,6 +25,7 @@ __all__ = [
     "partial_path",
     "release_space",
     "replace_atomically",
+    "write_atomically",
     "reserve_space",
     "write_attributes",
 ]
@@ -49,6 +50,21 @@ def replace_atomically(temporary: Path, final: Path) -> None:
     with open(temporary, "rb") as handle:
         os.fsync(handle.fileno())
     os.replace(temporary, final)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all.
+
+    Raises:
+        OSError: With the name of the file; what stood there before is as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(content)
+        replace_atomically(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def reserve_space(path: Path, size: int) -> None:

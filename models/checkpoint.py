@@ -5,8 +5,8 @@ and training state goes through `torch.load(weights_only=True)`. Every file is w
 renamed, so a kill leaves the old one or the new one, never half of one.
 """
 
+import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.writer import replace_atomically
+from handaug.data_specs.writer import write_atomically
 
 __all__ = ["CONFIG", "WEIGHTS", "load_model", "load_state", "load_weights", "read_config", "save_model", "save_state"]
 
@@ -36,13 +36,11 @@ def save_model(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str,
         config: JSON-able; must hold a `kind`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{WEIGHTS}.tmp"
-    safetensors.torch.save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary)
-    replace_atomically(temporary, folder / WEIGHTS)
-    temporary = folder / f"{CONFIG}.tmp"
+    weights = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
     # The config comes last: a folder with a config is a whole checkpoint.
-    temporary.write_text(json.dumps({"format": FORMAT, **config}, indent=2, sort_keys=True) + "\n")
-    replace_atomically(temporary, folder / CONFIG)
+    text = json.dumps({"format": FORMAT, **config}, indent=2, sort_keys=True) + "\n"
+    write_atomically(folder / CONFIG, text.encode())
 
 
 def read_config(folder: Path, kind: str) -> dict[str, Any]:
@@ -110,12 +108,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path)
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write training state (tensors, numbers, strings and containers of them) to go on from."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as handle:
-        torch.save(dict(state), handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.writer import config_json, partial_path, replace_atomically
+from handaug.data_specs.writer import config_json, partial_path, write_atomically
 
 __all__ = ["RunFolder"]
 
@@ -89,9 +89,7 @@ class RunFolder:
             for path in self.folder.iterdir():
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        temporary = self.folder / f"{_KEY}.tmp"
-        temporary.write_text(key)
-        replace_atomically(temporary, stored)
+        write_atomically(stored, key.encode())
 
     def _acquire(self) -> None:
         """One process at a time: the lock dies with its process, so a kill leaves none behind."""

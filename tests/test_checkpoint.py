@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from handaug.data_specs import writer
 from handaug.data_specs.errors import InputError
-from handaug.models import checkpoint
 from handaug.models.checkpoint import load_model, load_state, load_weights, save_model, save_state
 from handaug.models.estimators import build_estimator, load_estimator, save_estimator
 
@@ -80,8 +80,8 @@ def test_a_failing_write_leaves_the_old_checkpoint(folder: Path, monkeypatch: py
     def full_disk(temporary: Path, final: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "replace_atomically", full_disk)
-    with pytest.raises(OSError):
+    monkeypatch.setattr(writer, "replace_atomically", full_disk)
+    with pytest.raises(OSError, match="model.safetensors"):
         save_model(folder, {"a": torch.zeros(1)}, {"kind": "thing"})
     assert torch.equal(load_model(folder, "thing")[0]["b"], torch.ones(4))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.writer import replace_atomically
+from handaug.data_specs.writer import write_atomically
 
 __all__ = ["SEEN", "check_seen", "read_seen", "write_seen"]
 
@@ -33,9 +33,7 @@ def write_seen(folder: Path, learned_from: Iterable[HandDataset], start: Path | 
     for field in _FIELDS:
         parts = [data.read(field).astype(np.int64) for data in views if data.has(field)]
         known[field] = np.unique(np.concatenate([*parts, before.get(field, np.empty(0, np.int64))]))
-    temporary = folder / f"{SEEN}.tmp"
-    safetensors.numpy.save_file(known, temporary)
-    replace_atomically(temporary, folder / SEEN)
+    write_atomically(folder / SEEN, safetensors.numpy.save(known))
 
 
 def read_seen(folder: Path) -> dict[str, NDArray[np.int64]] | None:
