@@ -2,7 +2,8 @@
 
     python benchmarks/cross_domain.py OUT [--seeds 5] [--steps 4000] [--n 10000] [--device auto]
 
-Three sets of renders that share no pose and no appearance, fixed before anything was measured:
+Three sets of renders that share no pose and no appearance, fixed before anything was measured. All show a headset's view
+(mono, egocentric) of hands that gesture: open, relaxed, counting, pinching.
 
 * source, labelled: few looks (a pool of 20), four of Blender's eight panoramas, a clean sensor, like a recording in
   a laboratory. It plays real: its train split is in every arm, its val split chooses checkpoints.
@@ -98,11 +99,12 @@ def main() -> None:
     held_out = link_panoramas(out / "panoramas-held-out", HELD_OUT)
     source, target, help_ = out / "source.h5", out / "target.h5", out / "renders.h5"
     where, device = ("--workspace", out), ("--device", given.device)
+    view = ("--camera", "egocentric", "--pose-kinds", "open=1,relaxed=1,count=2,pinch=1")
     few = ("--appearance-pool", 20, "--sensor", "clean", "--hdris", seen, "--seed", 11)
     rough = ("--sensor", "rough", "--hdris", held_out, "--seed", 12)
-    handaug("render", source, "--poses", given.source_poses, *few, *where)
-    handaug("render", target, "--poses", given.target_poses, *rough, *where)
-    handaug("render", help_, "--poses", given.help_poses, "--hdris", seen, "--seed", 13, *where)
+    handaug("render", source, "--poses", given.source_poses, *view, *few, *where)
+    handaug("render", target, "--poses", given.target_poses, *view, *rough, *where)
+    handaug("render", help_, "--poses", given.help_poses, *view, "--hdris", seen, "--seed", 13, *where)
     unlabelled = out / "target-unlabelled.h5"
     without_labels(target, unlabelled)
     handaug("disentangle", *where, *device)
