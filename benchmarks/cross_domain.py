@@ -2,8 +2,8 @@
 
     python benchmarks/cross_domain.py OUT [--seeds 5] [--steps 4000] [--n 10000] [--device auto]
 
-Three sets of renders that share no pose and no appearance, fixed before anything was measured. All show a headset's view
-(mono, egocentric) of hands that gesture: open, relaxed, counting, pinching.
+Three sets of renders that share no pose and no appearance, fixed before anything was measured. All show the view of a
+headset (mono, egocentric) of hands that gesture: open, relaxed, counting, pinching.
 
 * source, labelled: few looks (a pool of 20), four of Blender's eight panoramas, a clean sensor, like a recording in
   a laboratory. It plays real: its train split is in every arm, its val split chooses checkpoints.
