@@ -18,12 +18,11 @@ and is shown; a run that was stopped goes on with the same command.
 
 import argparse
 import importlib.util
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from commands import handaug
 
 from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.reader import HandDataset
@@ -72,15 +71,6 @@ def without_labels(source: Path, out: Path) -> None:
                 block["handedness"] = np.full(rows, RIGHT, np.uint8)  # the schema has no "unknown": all say the same
                 writer.append(block)
     work.assemble(1, seed=view.seed)
-
-
-def handaug(*words: object) -> None:
-    """Run a command of handaug; its failure is ours."""
-    command = [str(word) for word in words]
-    print("+ handaug", shlex.join(command), flush=True)
-    done = subprocess.run([Path(sys.executable).parent / "handaug", *command], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 def main() -> None:
