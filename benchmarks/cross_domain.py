@@ -2,15 +2,18 @@
 
     python benchmarks/cross_domain.py OUT [--seeds 5] [--steps 4000] [--n 10000] [--device auto]
 
-Three sets of renders that share no pose and no appearance, fixed before anything was measured. All show the view of a
-headset (mono, egocentric) of hands that gesture: open, relaxed, counting, pinching.
+Three sets of renders that share no pose and no appearance, fixed before anything was measured:
 
-* source, labelled: few looks (a pool of 20), four of Blender's eight panoramas, a clean sensor, like a recording in
-  a laboratory. It plays real: its train split is in every arm, its val split chooses checkpoints.
-* target: hundreds of looks, the four OTHER panoramas, a rough sensor (movement, defocus, casts, tone, JPEG). Its train
-  split lends its images without a label: a copy that holds no keypoints, mask, camera or side. Its test split measures.
-* help: handaug's own renders under the panoramas of the source. The disentangler and the label checker learn from them
-  and never see source or target. Further arms show what these renders do when they are simply added, or used alone.
+* source, labelled: few looks (a pool of 20), four of Blender's eight panoramas, a clean sensor, like a recording in a
+  laboratory. It plays real: its train split is in every arm, its val split chooses checkpoints.
+* target: hundreds of looks, rooms and skies made by formula in place of panoramas, a rough sensor (movement, defocus,
+  casts, tone, JPEG). Its train split lends its images without a label: a copy that holds no keypoints, mask, camera or
+  side. Its test split measures.
+* help: what a bare `handaug render` draws: panoramas, the standard sensor. Disentangler and label checker learn from it
+  with their defaults; they see no picture of source or target, and no room, sky or rough sensor. Further arms show what
+  these renders do when they are simply added, or used alone.
+
+Source and target show the view of a headset (mono, egocentric) of hands that gesture: open, relaxed, counting, pinching.
 
 Ends with what `handaug train-pose` prints: `OUT/pose/report.html` and `gain.json`. Every step is a command of handaug
 and is shown; a run that was stopped goes on with the same command.
@@ -29,8 +32,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import NOT_LABELLED, RIGHT
 from handaug.data_specs.writer import DatasetWriter
 
-SEEN = ("courtyard", "interior", "night", "studio")
-HELD_OUT = ("city", "forest", "sunrise", "sunset")
+PANORAMAS = ("courtyard", "interior", "night", "studio")
 _BLOCK = 512
 
 
@@ -85,16 +87,15 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     out: Path = given.out
-    seen = link_panoramas(out / "panoramas-seen", SEEN)
-    held_out = link_panoramas(out / "panoramas-held-out", HELD_OUT)
+    panoramas = link_panoramas(out / "panoramas", PANORAMAS)
     source, target, help_ = out / "source.h5", out / "target.h5", out / "renders.h5"
     where, device = ("--workspace", out), ("--device", given.device)
     view = ("--camera", "egocentric", "--pose-kinds", "open=1,relaxed=1,count=2,pinch=1")
-    few = ("--appearance-pool", 20, "--sensor", "clean", "--hdris", seen, "--seed", 11)
-    rough = ("--sensor", "rough", "--hdris", held_out, "--seed", 12)
-    handaug("render", source, "--poses", given.source_poses, *view, *few, *where)
-    handaug("render", target, "--poses", given.target_poses, *view, *rough, *where)
-    handaug("render", help_, "--poses", given.help_poses, *view, "--hdris", seen, "--seed", 13, *where)
+    uniform = ("--appearance-pool", 20, "--sensor", "clean", "--hdris", panoramas, "--seed", 11)
+    wild = ("--environments", "room=1,sky=1", "--sensor", "rough", "--seed", 12)
+    handaug("render", source, "--poses", given.source_poses, *view, *uniform, *where)
+    handaug("render", target, "--poses", given.target_poses, *view, *wild, *where)
+    handaug("render", help_, "--poses", given.help_poses, *where)
     unlabelled = out / "target-unlabelled.h5"
     without_labels(target, unlabelled)
     handaug("disentangle", *where, *device)

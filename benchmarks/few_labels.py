@@ -2,8 +2,8 @@
 
     python benchmarks/few_labels.py OUT [--budgets 50,200,all] [--seeds 5] [--steps 4000] [--device auto]
 
-Renders of a headset's view (mono, egocentric, hands that gesture) play real. At each budget, disentangler, label checker
-and minted images come from the labelled poses alone; validation and test rows stay the same. Ends with what
+Renders of a headset's view (mono, egocentric, hands that gesture) play real. At each budget, disentangler, label
+checker and minted images come from the labelled poses alone; validation and test rows stay the same. Ends with what
 `handaug train-pose` prints; the curve over budgets is in `OUT/pose/report.html`. A run that was stopped goes on with
 the same command.
 """
