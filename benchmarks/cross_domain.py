@@ -13,7 +13,7 @@ Three sets of renders that share no pose and no appearance, fixed before anythin
   with their defaults; they see no picture of source or target, and no room, sky or rough sensor. Further arms show what
   these renders do when they are simply added, or used alone.
 
-Source and target show the view of a headset (mono, egocentric) of hands that gesture: open, relaxed, counting, pinching.
+Source and target show the view of a headset (mono, egocentric) of hands that gesture: open, relaxed, counting, pinch.
 
 Ends with what `handaug train-pose` prints: `OUT/pose/report.html` and `gain.json`. Every step is a command of handaug
 and is shown; a run that was stopped goes on with the same command.
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     out: Path = given.out
-    panoramas = link_panoramas(out / "panoramas", PANORAMAS)
+    panoramas = link_panoramas(out / "panoramas-seen", PANORAMAS)
     source, target, help_ = out / "source.h5", out / "target.h5", out / "renders.h5"
     where, device = ("--workspace", out), ("--device", given.device)
     view = ("--camera", "egocentric", "--pose-kinds", "open=1,relaxed=1,count=2,pinch=1")
