@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.joints import FINGERS
 from handaug.render.hand import SEGMENTS, HandModel
 from handaug.render.pose_prior import ANGLES, HandPose
+from handaug.render.skin_maps import SkinMaps, skin_maps
 
 __all__ = ["Surface", "surface_of"]
 
@@ -27,6 +28,8 @@ class Surface:
     """(V,) 1 on the nails, 0 elsewhere."""
     palm: Floats
     """(V,) 1 on the hairless skin of palm and finger pads, which has little melanin; 0 on the back."""
+    maps: SkinMaps
+    """Lines and veins."""
 
 
 def surface_of(model: HandModel) -> Surface:
@@ -62,7 +65,7 @@ def surface_of(model: HandModel) -> Surface:
         nail = np.maximum(nail, plate)
     # The inside of the forearm is a little paler too; at the wrist one becomes the other.
     palm = _step(inner, -0.25, 0.35) * (0.15 + 0.85 * _step(rest.vertices[:, 1], -0.025, 0.03))
-    return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32))
+    return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32), skin_maps(model))
 
 
 def _step(x: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.float64]:

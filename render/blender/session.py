@@ -100,7 +100,7 @@ class BlenderSession:
         for name in passes:
             setattr(layer, f"use_pass_{name}", True)
         self.camera = add_camera(self.scene)
-        self._skin = SkinMaterial()
+        self._skin = SkinMaterial(surface.maps)
         self._surface = surface
         self.hand = self._add_hand("hand")
         self.hand.pass_index = 1

@@ -4,8 +4,10 @@ from typing import Any
 
 import bpy
 import numpy as np
+from numpy.typing import NDArray
 
 from handaug.render.scene import Skin
+from handaug.render.skin_maps import SkinMaps
 
 __all__ = ["KIND_ATTRIBUTE", "REST_ATTRIBUTE", "SkinMaterial"]
 
@@ -18,14 +20,22 @@ KIND_ATTRIBUTE = "kind"
 """Vertex attribute: x is 1 on nails, y is 1 on the palm and the pads of the fingers."""
 
 
+_IN_CREASES, _OVER_VEINS, _DARK = (0.58, 0.45, 0.45), (0.74, 0.86, 0.94), (0.82, 0.76, 0.76)
+"""Factors on the skin's colour where a map is 1."""
+_CREASE_HEIGHT, _VEIN_HEIGHT = 1.5, 1.4
+"""In units of the height of the pores."""
+
+
 class SkinMaterial:
-    """Burley subsurface skin with blotches (colour), creases and pores (bump), a paler palm, and nails.
+    """Burley subsurface skin with blotches, lines, veins, pores, a paler palm, nails, and a film of water at will.
+
+    Lines and veins are read from maps at the skin's place at rest: colour and bump.
 
     Burley costs a third of random-walk subsurface and denoises better at few samples; at these sizes the two look
     alike.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, maps: SkinMaps) -> None:
         self.material = bpy.data.materials.new("skin")
         self.material.use_nodes = True
         self._tree = self.material.node_tree
@@ -34,9 +44,11 @@ class SkinMaterial:
         self._shader = shader.inputs
         self._shader["Subsurface Weight"].default_value = 1.0
         self._shader["Subsurface Radius"].default_value = (1.0, 0.35, 0.2)
+        self._shader["Coat Roughness"].default_value = 0.12
 
+        rest = self._attribute(REST_ATTRIBUTE).outputs["Vector"]
         shifted = self._new("ShaderNodeVectorMath", operation="ADD")
-        self._link(self._attribute(REST_ATTRIBUTE).outputs["Vector"], shifted.inputs[0])
+        self._link(rest, shifted.inputs[0])
         self._offset = shifted.inputs[1]
         kind = self._new("ShaderNodeSeparateXYZ")
         self._link(self._attribute(KIND_ATTRIBUTE).outputs["Vector"], kind.inputs[0])
@@ -49,7 +61,19 @@ class SkinMaterial:
         self._pale, self._red = blotches.inputs[6], blotches.inputs[7]
         with_palm = self._mix(palm, "RGBA", blotches.outputs[2], None)
         self._palm = with_palm.inputs[7]
-        with_nails = self._mix(nail, "RGBA", with_palm.outputs[2], None)
+        lines = self._read(maps, rest, palm)
+        crease, vein = (self._times(lines.outputs[k]) for k in (0, 1))
+        self._crease, self._vein = crease.inputs[1], vein.inputs[1]
+        drawn = with_palm.outputs[2]
+        for amount, tint in (
+            (crease.outputs[0], _IN_CREASES),
+            (vein.outputs[0], _OVER_VEINS),
+            (lines.outputs[2], _DARK),
+        ):
+            tinted = self._mix(amount, "RGBA", drawn, None, blend_type="MULTIPLY")
+            tinted.inputs[7].default_value = (*tint, 1)
+            drawn = tinted.outputs[2]
+        with_nails = self._mix(nail, "RGBA", drawn, None)
         self._nail = with_nails.inputs[7]
         self._link(with_nails.outputs[2], self._shader["Base Color"])
 
@@ -59,7 +83,14 @@ class SkinMaterial:
 
         bump = self._new("ShaderNodeBump")
         self._height = bump.inputs["Distance"]
-        self._link(self._noise(shifted, scale=420.0, detail=2.0), bump.inputs["Height"])
+        relief = self._noise(shifted, scale=420.0, detail=2.0)
+        for amount, height in ((crease.outputs[0], -_CREASE_HEIGHT), (vein.outputs[0], _VEIN_HEIGHT)):
+            added = self._new("ShaderNodeMath", operation="MULTIPLY_ADD")
+            added.inputs[1].default_value = height
+            self._link(amount, added.inputs[0])
+            self._link(relief, added.inputs[2])
+            relief = added.outputs[0]
+        self._link(relief, bump.inputs["Height"])
         smooth = self._mix(nail, "FLOAT", None, None)
         smooth.inputs[2].default_value, smooth.inputs[3].default_value = 1.0, 0.05
         self._link(smooth.outputs[0], bump.inputs["Strength"])
@@ -78,6 +109,30 @@ class SkinMaterial:
         self._roughness.default_value = skin.roughness
         self._shader["Specular IOR Level"].default_value = skin.specular
         self._shader["Subsurface Scale"].default_value = skin.subsurface
+        self._crease.default_value = 0.75 * skin.crease
+        self._vein.default_value = skin.vein
+        self._shader["Coat Weight"].default_value = skin.wet
+
+    def _read(self, maps: SkinMaps, rest: Any, palm: Any) -> Any:
+        """Node whose three outputs are depth of creases, height of veins and darkness over knuckles."""
+        place = self._new("ShaderNodeVectorMath", operation="MULTIPLY_ADD")
+        place.inputs[1].default_value = (1 / maps.side, 1 / maps.side, 0)
+        place.inputs[2].default_value = (-maps.low[0] / maps.side, -maps.low[1] / maps.side, 0)
+        self._link(rest, place.inputs[0])
+        seen = []
+        for name, pixels in (("back", maps.back), ("palm", maps.palm)):
+            texture = self._new("ShaderNodeTexImage", extension="CLIP")
+            texture.image = _as_image(f"skin {name}", pixels)
+            self._link(place.outputs[0], texture.inputs[0])
+            seen.append(texture.outputs["Color"])
+        lines = self._new("ShaderNodeSeparateColor")
+        self._link(self._mix(palm, "RGBA", *seen).outputs[2], lines.inputs[0])
+        return lines
+
+    def _times(self, value: Any) -> Any:
+        node = self._new("ShaderNodeMath", operation="MULTIPLY")
+        self._link(value, node.inputs[0])
+        return node
 
     def _new(self, kind: str, **settings: str) -> Any:
         node = self._tree.nodes.new(kind)
@@ -97,12 +152,21 @@ class SkinMaterial:
         self._link(where.outputs[0], node.inputs["Vector"])
         return node.outputs["Fac"]
 
-    def _mix(self, factor: Any, kind: str, a: Any | None, b: Any | None) -> Any:
+    def _mix(self, factor: Any, kind: str, a: Any | None, b: Any | None, **settings: str) -> Any:
         """A mix node. Sockets: 2 and 3 are its two numbers, 6 and 7 its two colours; output 0 the number, 2 the
         colour."""
-        node = self._new("ShaderNodeMix", data_type=kind)
+        node = self._new("ShaderNodeMix", data_type=kind, **settings)
         self._link(factor, node.inputs["Factor"])
         for source, socket in ((a, 6), (b, 7)):
             if source is not None:
                 self._link(source, node.inputs[socket])
         return node
+
+
+def _as_image(name: str, pixels: NDArray[np.float32]) -> Any:
+    image = bpy.data.images.new(name, pixels.shape[1], pixels.shape[0], alpha=False, float_buffer=True, is_data=True)
+    filled = np.ones((*pixels.shape[:2], 4), np.float32)
+    filled[..., :3] = pixels[::-1]
+    image.pixels.foreach_set(filled.ravel())
+    image.update()
+    return image
