@@ -78,8 +78,9 @@ def rasterise(
     keep = in_front[tri].all(1)
     corner = pixel[tri]
     # Pixel centres are integers: a triangle covers columns ceil(min) .. floor(max).
-    low = np.ceil(corner.min(1) - 1e-9)
-    high = np.floor(corner.max(1) + 1e-9)
+    low, high = _bounds(corner)
+    low = np.ceil(low - 1e-9)
+    high = np.floor(high + 1e-9)
     low = np.maximum(low, 0).astype(np.int64)
     high = np.minimum(high, [width - 1, height - 1]).astype(np.int64)
     extent = high - low + 1
@@ -109,6 +110,12 @@ def rasterise(
     depth[target] = 1 / nearness[order]
     face[target] = number[owner[order]] // 2
     return Raster(depth.reshape(height, width).astype(np.float32), face.reshape(height, width))
+
+
+def _bounds(corner: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Least and greatest of (T, 3, 2) corners, each (T, 2); several times faster than `min(1)`."""
+    a, b, c = corner[:, 0], corner[:, 1], corner[:, 2]
+    return np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
 
 
 def _pixels_in_boxes(
@@ -160,7 +167,7 @@ def _near_rays(
     with np.errstate(divide="ignore", invalid="ignore"):
         flat, at = corner[:, :2] / corner[:, 2:], points[:, :2] / points[:, 2:]
     ahead = (corner[:, 2] > _NEAR)[tri].all(1)
-    low, high = flat[tri].min(1), flat[tri].max(1)
+    low, high = _bounds(flat[tri])
     margin = 1e-9 * (1 + np.abs(at))
     near = np.ones((len(tri), len(points)), bool)
     for axis in range(2):

@@ -151,16 +151,14 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
     if config.hands == "left" or (config.hands in ("both", "two") and bool(rng(Factor.SIDE).integers(2))):
         hands = [hand.moved(_MIRROR, np.zeros(3)) for hand in hands]
     preset = _choose(rng(Factor.PRESET), config, "camera")
-    view = _view(rng(Factor.VIEWPOINT), hands, model, config, preset)
-    extra: tuple[Thing, ...] = ()
+    view, rows = _view(rng(Factor.VIEWPOINT), hands, model, config, preset)
     if placed == "front":
         nearest = min(float(hand.hand.vertices[:, 2].min()) for hand in view.hands)
         prop = put_in_front(occluding, view.hands[0].hand.joints, nearest, view.camera)
         if prop is not None:
-            extra = (_as_thing(prop),)
+            rows = _rows(config, model, view, (_as_thing(prop),))
             for hand in view.hands:
                 hand.factors["object"] = list(PROPS).index(prop.kind)
-    rows = _rows(config, model, view, extra)
     if placed == "hand" and len(hands) == 1:
         rows = _other_before(config, model, rest, rng, hands[0], view) or rows
     for row in rows:
@@ -269,7 +267,9 @@ class _View:
     translation: NDArray[np.float64]
 
 
-def _view(rng: np.random.Generator, hands: list[_Posed], model: HandModel, config: RenderConfig, preset: str) -> _View:
+def _view(
+    rng: np.random.Generator, hands: list[_Posed], model: HandModel, config: RenderConfig, preset: str
+) -> tuple[_View, list[_Row]]:
     """Place the camera; another view is drawn while something else hides most joints of a hand."""
     solid = np.concatenate([x for hand in hands for x in (hand.hand.vertices, *(t.vertices for t in hand.things))])
     framed = replace(hands[0].hand, vertices=solid, joints=np.concatenate([hand.hand.joints for hand in hands]))
@@ -290,7 +290,7 @@ def _view(rng: np.random.Generator, hands: list[_Posed], model: HandModel, confi
             tilt=float(np.degrees(np.arctan2(arm[0], arm[1]))),
             fill=float(extent / config.size),
         )
-    return view
+    return view, rows
 
 
 def _rows(config: RenderConfig, model: HandModel, view: _View, extra: tuple[Thing, ...] = ()) -> list[_Row]:

@@ -114,19 +114,26 @@ class SkinMaterial:
         self._shader["Coat Weight"].default_value = skin.wet
 
     def _read(self, maps: SkinMaps, rest: Any, palm: Any) -> Any:
-        """Node whose three outputs are depth of creases, height of veins and darkness over knuckles."""
+        """Node whose three outputs are depth of creases, height of veins and darkness over knuckles.
+
+        The maps lie side by side in one texture, back and palm, so that it is read once.
+        """
+        side = self._new("ShaderNodeMath", operation="GREATER_THAN")
+        side.inputs[1].default_value = 0.5
+        self._link(palm, side.inputs[0])
+        half = self._new("ShaderNodeVectorMath", operation="MULTIPLY_ADD")
+        half.inputs[1].default_value = (0.5, 0, 0)
+        half.inputs[2].default_value = (-0.5 * maps.low[0] / maps.side, -maps.low[1] / maps.side, 0)
+        self._link(side.outputs[0], half.inputs[0])
         place = self._new("ShaderNodeVectorMath", operation="MULTIPLY_ADD")
-        place.inputs[1].default_value = (1 / maps.side, 1 / maps.side, 0)
-        place.inputs[2].default_value = (-maps.low[0] / maps.side, -maps.low[1] / maps.side, 0)
+        place.inputs[1].default_value = (0.5 / maps.side, 1 / maps.side, 0)
         self._link(rest, place.inputs[0])
-        seen = []
-        for name, pixels in (("back", maps.back), ("palm", maps.palm)):
-            texture = self._new("ShaderNodeTexImage", extension="CLIP")
-            texture.image = _as_image(f"skin {name}", pixels)
-            self._link(place.outputs[0], texture.inputs[0])
-            seen.append(texture.outputs["Color"])
+        self._link(half.outputs[0], place.inputs[2])
+        texture = self._new("ShaderNodeTexImage", extension="CLIP")
+        texture.image = _as_image("lines", np.concatenate([maps.back, maps.palm], 1))
+        self._link(place.outputs[0], texture.inputs[0])
         lines = self._new("ShaderNodeSeparateColor")
-        self._link(self._mix(palm, "RGBA", *seen).outputs[2], lines.inputs[0])
+        self._link(texture.outputs["Color"], lines.inputs[0])
         return lines
 
     def _times(self, value: Any) -> Any:
