@@ -14,6 +14,7 @@ It imports click and plain dataclasses only; numpy, h5py, torch and rich are imp
 """
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -50,6 +51,7 @@ __all__ = [
     "seed_option",
     "sigterm_raises",
     "workers_option",
+    "workspace_judge",
     "workspace_option",
 ]
 
@@ -122,6 +124,17 @@ def seed_option(function: F) -> F:
         default=0,
         help="Seed of every random draw; the same seed and options give the same result.",
     )(function)
+
+
+def workspace_judge(workspace: Workspace, size: tuple[int, int], channels: int) -> Path | None:
+    """The workspace's label checker as an independent estimator, if there is one for such images."""
+    folder = workspace.checker / "fold-0"
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        fits = list(config["size"]) == list(size) and config["channels"] == channels
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return folder if fits else None
 
 
 def overwrite_option(function: F) -> F:

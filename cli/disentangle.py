@@ -15,6 +15,7 @@ from handaug.cli.common import (
     overwrite_option,
     pick_device,
     seed_option,
+    workspace_judge,
     workspace_option,
 )
 from handaug.data_specs.errors import InputError
@@ -34,7 +35,8 @@ METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal|handaug|autoencoder|paired"
     help="handaug: our own, layers of hand and background, learned from the true render of every mix. self: "
     "self-disentanglement (Li et al. 2019), which needs no paired images. dvae: 3DPose and content from tag "
     "images (Yang & Yao 2019); dvae-zu: the same without tags; dvae-pose: canonical pose and viewpoint, for pose "
-    "estimation; cross-modal: one latent space for image and pose.",
+    "estimation; cross-modal: one latent space for image and pose. autoencoder and paired: the baselines of Li et al., "
+    "nothing told about orthogonality, and pairs of one pose.",
 )
 @click.option(
     "--out", type=FOLDER, metavar="RUN", show_default="the workspace's", help="Folder to write the trained model to."
@@ -58,7 +60,13 @@ METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal|handaug|autoencoder|paired"
     metavar="MODEL:SHARE",
     show_default="by device",
     help="A model of the paper's Table 4 (1 to 6) and its share of the steps; repeat it "
-    "for a schedule, such as --phase 3:0.5 --phase 6:0.5.",
+    "for a schedule, such as --phase 3:0.5 --phase 6:0.5. 7: paired data.",
+)
+@click.option(
+    "--unlabelled",
+    type=DATA_FILE,
+    metavar="DATA",
+    help="self, autoencoder: more images whose labels, if any, are not read; half of each batch.",
 )
 @click.option(
     "--set",
@@ -79,6 +87,11 @@ METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal|handaug|autoencoder|paired"
     show_default="bf16-mixed on a GPU, 32-true on a CPU",
     help="Number format of the networks' arithmetic.",
 )
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    help="At the end, measure on the val split how well pose and appearance are kept apart.",
+)
 @seed_option
 @device_option
 @workspace_option
@@ -96,12 +109,15 @@ def command(
     phases: tuple[str, ...],
     changes: tuple[str, ...],
     triples: Path | None,
+    unlabelled: Path | None,
+    measure: bool,
     **options: Any,
 ) -> None:
     """Train a disentangler on DATA, the workspace's renders.h5 by default.
 
     Only the train split is trained on; the val split is drawn and measured. RUN/grid.png shows poses (top row) mixed
-    with appearances (left column), or estimated poses; RUN/log.jsonl holds every loss term.
+    with appearances (left column), or estimated poses; RUN/log.jsonl holds every loss term; RUN/disentanglement.json
+    how well the two are kept apart, by an independent estimator, by probes and against true renders.
     A run that was stopped goes on with the same command.
     """
     from dataclasses import replace
@@ -119,7 +135,7 @@ def command(
     given = {name: value for name, value in options.items() if value is not None}
     if phases:
         if not hasattr(config, "phases"):
-            raise InputError(f"--phase: belongs to --method self, not to {method}")
+            raise InputError(f"--phase: belongs to --method self, autoencoder and paired, not to {method}")
         given["phases"] = tuple(_parse_phase(text) for text in phases)
     if steps is not None:
         given["steps"] = steps
@@ -131,10 +147,40 @@ def command(
         if method != "dvae-pose":
             raise InputError(f"--triples: belongs to --method dvae-pose, not to {method}")
         more["triples"] = triples
+    if unlabelled is not None:
+        if method not in ("self", "autoencoder"):
+            raise InputError(f"--unlabelled: belongs to --method self and autoencoder, not to {method}")
+        more["unlabelled"] = unlabelled
     shown = RichProgress()
     resolve(known.train)(source, place, config, device=chosen, overwrite=overwrite, progress=shown, **more)
+    if measure:
+        for line in _measured(place, source, workspace, chosen, shown):
+            click.echo(line)
     picture = place / "grid.png"
     shown.note(f"Done: {place}" + (f"; {picture} shows what it does." if picture.exists() else ""))
+
+
+def _measured(run: Path, source: Path, workspace: Workspace, device: str, shown: RichProgress) -> list[str]:
+    """Lines on how well a finished run disentangles, measured once and kept beside it."""
+    import json
+
+    from handaug.data_specs.reader import HandDataset
+    from handaug.data_specs.writer import replace_atomically
+    from handaug.models.judge import measure_run
+    from handaug.models.leakage import summary
+
+    kept = run / "disentanglement.json"
+    if kept.exists():
+        return summary(json.loads(kept.read_text()))
+    val = HandDataset(source, split="val")
+    if not len(val):
+        return []
+    judge = workspace_judge(workspace, val.size, val.channels)
+    figures = measure_run(run, val, judge=judge, device=device, progress=shown)
+    temporary = run / f"{kept.name}.tmp"
+    temporary.write_text(json.dumps(figures, indent=1) + "\n")
+    replace_atomically(temporary, kept)
+    return summary(figures)
 
 
 def _parse_phase(text: str) -> tuple[int, float]:

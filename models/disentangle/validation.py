@@ -17,7 +17,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_HAND, MASK_OCCLUDER
 from handaug.models.methods import PoseAppearanceModel, PoseReader
 
-__all__ = ["ValidationSet", "draw_grid", "find_triples", "load_validation", "validate"]
+__all__ = ["ValidationSet", "draw_grid", "find_triples", "load_validation", "masked_psnr", "validate"]
 
 MAX_ROWS = 128
 """Rows validated on: enough for stable means, about a second on a CPU."""
@@ -141,8 +141,8 @@ def validate(model: PoseReader, data: ValidationSet, *, decoder: bool = True) ->
         x, y, z = data.triples.T
         inside = data.hand[z]
         mixed = _decode(model, pose[x], appearance[y])
-        out["pair_psnr_db"] = _psnr(mixed, true[z], inside)
-        out["copy_psnr_db"] = _psnr(true[x], true[z], inside)
+        out["pair_psnr_db"] = masked_psnr(mixed, true[z], inside)
+        out["copy_psnr_db"] = masked_psnr(true[x], true[z], inside)
     return out
 
 
@@ -160,7 +160,7 @@ def _mean_distance(keypoints: Tensor, data: ValidationSet) -> float:
     return float((keypoints - data.keypoints).norm(dim=-1)[labelled].mean())
 
 
-def _psnr(images: Tensor, true: Tensor, inside: Tensor) -> float:
+def masked_psnr(images: Tensor, true: Tensor, inside: Tensor) -> float:
     """Of the mean square error over all pixels inside the masks, peak 1."""
     weight = inside[:, None].float()
     square = ((images - true) ** 2 * weight).sum() / (weight.sum() * images.shape[1]).clamp_min(1.0)

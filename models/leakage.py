@@ -1,0 +1,358 @@
+"""How well a model keeps pose and appearance apart: swaps judged by an independent estimator, probes, and true renders.
+
+Li et al. 2019 name "a more direct and quantitative measure of the effectiveness of disentanglement" as future work.
+The papers measure none of this, so there are no figures of theirs to stand beside ours but for what
+`benchmarks/table4.py` and `benchmarks/table3.py` measure.
+
+* Swaps. x is drawn in the appearance of y, another pose of the same side, and read by an estimator that shares nothing
+  with the model: `swap_error_to_x_px` should be near `judge_error_px`, the judge's error on the untouched images;
+  an appearance code that carries pose pulls the hand towards y, which lowers `swap_error_to_y_px` and raises
+  `nearer_to_y_share`.
+* Probes (`handaug.models.probes`): what can be read from the wrong code, beside chance and beside the right code.
+* True renders: where rows share poses and appearances, the mix exists as a render.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import HIDDEN, MASK_BACKGROUND, MASK_FOREARM, MASK_HAND, RIGHT
+from handaug.models.disentangle.validation import find_triples, masked_psnr
+from handaug.models.dvae.api import Dvae
+from handaug.models.dvae.data import read_poses
+from handaug.models.estimators import Estimator
+from handaug.models.fit import predict_keypoints
+from handaug.models.methods import PoseAppearanceModel
+from handaug.models.metrics import keypoint_distances
+from handaug.models.perceptual import perceptual_distance
+from handaug.models.probes import Target, angle_error_deg, features_of, fit_and_predict, point_error, r_squared
+
+FloatArray = NDArray[np.float64]
+
+__all__ = ["FIT_ROWS", "TEST_ROWS", "measure_disentanglement", "summary"]
+
+FIT_ROWS = 600
+"""Rows that probes learn from."""
+
+TEST_ROWS = 400
+"""Rows that everything is measured on."""
+
+_FEWEST = 24
+"""Rows under which a probe is not tried."""
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows in memory and their codes; first axis N."""
+
+    images: Tensor
+    """(N, C, H, W) float in [0, 1]."""
+    pose: Tensor
+    appearance: Tensor
+    keypoints: NDArray[np.float32]
+    visibility: NDArray[np.uint8]
+    side: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | None
+    pose_id: NDArray[np.int64]
+    """Their own numbers where the file has no such ids."""
+    appearance_id: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def measure_disentanglement(
+    model: PoseAppearanceModel, known: HandDataset, asked: HandDataset, judge: Estimator | None
+) -> dict[str, float]:
+    """Measure a trained model.
+
+    Args:
+        model: Of any method that draws images from pose and appearance.
+        known: Rows that probes learn from, the first `FIT_ROWS`; they may be the model's training rows.
+        asked: Rows that neither the model nor the judge has seen, the first `TEST_ROWS`.
+        judge: An estimator that shares nothing with the model, in evaluation mode; None leaves out what needs one.
+
+    Returns:
+        Figures by name. Those that the rows do not allow (no masks, one side alone, no true renders) are left out.
+
+        judge_error_px, swap_error_to_x_px, swap_error_to_y_px, nearer_to_y_share: see above.
+        pose_from_appearance_px, pose_from_pose_px, pose_chance_px: mean distance of joints, by probe and by the mean.
+        appearance_from_pose_r2, appearance_from_appearance_r2: brightness and contrast of hand and background, share
+            of variance; chance is 0. appearance_from_label_r2 is what the true joints say of them.
+        side_from_appearance, side_from_pose, side_chance: share of sides told right; chance is always saying the
+            more frequent one.
+        forearm_from_appearance_deg, forearm_from_pose_deg, forearm_chance_deg: angle in the image between the true
+            direction from wrist to forearm and the predicted one.
+        inside_l1, outside_l1, inside_psnr_db, outside_psnr_db: own reconstruction, on the hand and off it.
+        pair_psnr_db, pair_ssim, pair_perceptual and the same with copy_: the mix, and x itself, against the true
+            render; PSNR inside the hand, the others over the image.
+    """
+    test = _read(model, asked, TEST_ROWS)
+    out: dict[str, float] = {}
+    if judge is not None and len(test) > 1:
+        out |= _swaps(model, test, judge)
+    fit = _read(model, known, FIT_ROWS) if len(known) >= _FEWEST and len(test) >= _FEWEST else None
+    if fit is not None:
+        out |= _probes(fit, test)
+    if test.mask is not None:
+        out |= _reconstruction(model, test)
+        out |= _pairs(model, test, judge)
+    return out
+
+
+def _read(model: PoseAppearanceModel, data: HandDataset, most: int) -> _Rows:
+    index = np.arange(min(len(data), most))
+    images = torch.from_numpy(data.read("images", index)).permute(0, 3, 1, 2).float() / 255.0
+    return _Rows(
+        images,
+        _pose_codes(model, data, index, images),
+        _blocks(model.encode_appearance, images),
+        data.read("keypoints_2d", index),
+        data.read("visibility", index),
+        data.read("handedness", index),
+        data.read("mask", index) if data.has("mask") else None,
+        data.read("pose_id", index) if data.has("pose_id") else index,
+        data.read("appearance_id", index) if data.has("appearance_id") else index,
+    )
+
+
+def _pose_codes(model: PoseAppearanceModel, data: HandDataset, index: NDArray[np.int64], images: Tensor) -> Tensor:
+    """Of images; of labels where that is how the model is used (the dVAEs, with complete labels)."""
+    if isinstance(model, Dvae) and data.has("keypoints_3d"):
+        labels = read_poses(data, model.config.root, index)
+        if bool(labels.placed.all()):
+            return model.encode_labels(labels).cpu()
+    return _blocks(model.encode_pose, images)
+
+
+def _blocks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    blocks = zip(*(torch.split(part, _BATCH) for part in rows), strict=True)
+    return torch.cat([function(*block).float().cpu() for block in blocks])
+
+
+def _decode(model: PoseAppearanceModel, pose: Tensor, appearance: Tensor) -> Tensor:
+    return _blocks(lambda p, a: model.decode(p.to(model.device), a.to(model.device)).clamp(0, 1), pose, appearance)
+
+
+def _swaps(model: PoseAppearanceModel, rows: _Rows, judge: Estimator) -> dict[str, float]:
+    """Each row in the appearance of the next row of another pose and the same side."""
+    partners = []
+    for i in range(len(rows)):
+        others = np.roll(np.arange(len(rows)), -i - 1)
+        good = (rows.side[others] == rows.side[i]) & (rows.pose_id[others] != rows.pose_id[i])
+        partners.append(int(others[good][0]) if good.any() else -1)
+    x = np.flatnonzero(np.array(partners) >= 0)
+    if not x.size:
+        return {}
+    y = np.array(partners)[x]
+    drawn = (_decode(model, rows.pose[x], rows.appearance[y]) * 255.0).round().to(torch.uint8)
+    plain, swapped = (
+        predict_keypoints(judge, images).numpy() for images in ((rows.images[x] * 255.0).round().to(torch.uint8), drawn)
+    )
+    to_x, to_y = (_row_error(swapped, rows, of) for of in (x, y))
+    known = np.isfinite(to_x) & np.isfinite(to_y)
+    return {
+        "judge_error_px": float(np.nanmean(_row_error(plain, rows, x))),
+        "swap_error_to_x_px": float(to_x[known].mean()),
+        "swap_error_to_y_px": float(to_y[known].mean()),
+        "nearer_to_y_share": float((to_y < to_x)[known].mean()),
+    }
+
+
+def _row_error(found: NDArray[np.float32], rows: _Rows, of: NDArray[np.int64]) -> FloatArray:
+    """(N,) mean distance over the labelled joints; NaN without any."""
+    distances = keypoint_distances(found, rows.keypoints[of], rows.visibility[of])
+    count = np.isfinite(distances).sum(1)
+    sums = np.nan_to_num(distances).sum(1)
+    return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+
+
+def _probes(fit: _Rows, test: _Rows) -> dict[str, float]:
+    """What can be read from either code, and by chance."""
+    known = {one.name: Target(one.read(fit), one.groups(fit)) for one in _QUANTITIES}
+    true = {one.name: one.read(test) for one in _QUANTITIES}
+    usable = [one for one in _QUANTITIES if _enough(known[one.name].values) and _enough(true[one.name])]
+    if len(np.unique(fit.side)) < 2 or len(np.unique(test.side)) < 2:
+        usable = [one for one in usable if one.name != "side"]
+    targets = {one.name: known[one.name] for one in usable}
+    out: dict[str, float] = {}
+    for code, a, b in (("pose", fit.pose, test.pose), ("appearance", fit.appearance, test.appearance)):
+        found = fit_and_predict(features_of(a.numpy()), targets, features_of(b.numpy()))
+        for one in usable:
+            use = np.isfinite(true[one.name]).all(1)
+            mean = np.nanmean(known[one.name].values, axis=0)
+            out[f"{one.name}_from_{code}{one.unit}"] = one.score(found[one.name][use], true[one.name][use], mean)
+    for one in usable:
+        if one.name != "appearance":  # of which chance is 0 by definition
+            use = np.isfinite(true[one.name]).all(1)
+            mean = np.nanmean(known[one.name].values, axis=0)
+            guess = np.broadcast_to(mean, true[one.name][use].shape)
+            out[f"{one.name}_chance{one.unit}"] = one.score(guess, true[one.name][use], mean)
+    if {"pose", "appearance"} <= set(targets):
+        out["appearance_from_label_r2"] = _from_label(known, true)
+    return out
+
+
+def _enough(values: FloatArray) -> bool:
+    return int(np.isfinite(values).all(1).sum()) >= _FEWEST
+
+
+def _from_label(known: dict[str, Target], true: dict[str, FloatArray]) -> float:
+    """What the true joints say of the look."""
+    learn, use = (np.isfinite(joints).all(1) for joints in (known["pose"].values, true["pose"]))
+    look = Target(known["appearance"].values[learn], known["appearance"].groups[learn])
+    found = fit_and_predict(known["pose"].values[learn], {"look": look}, true["pose"][use])["look"]
+    both = np.isfinite(true["appearance"][use]).all(1)
+    return r_squared(found[both], true["appearance"][use][both], np.nanmean(look.values, axis=0))
+
+
+def _joints(rows: _Rows) -> FloatArray:
+    """(N, 42) pixels, NaN where a joint has no label."""
+    seen = (rows.visibility >= HIDDEN)[..., None]
+    return np.where(seen, rows.keypoints, np.nan).reshape(len(rows), -1).astype(np.float64)
+
+
+def _look(rows: _Rows) -> FloatArray:
+    """(N, 4 C): mean and deviation of the pixels of background and hand, NaN where either is missing."""
+    out = np.full((len(rows), 4 * rows.images.shape[1]), np.nan)
+    if rows.mask is not None:
+        for i, (image, mask) in enumerate(zip(rows.images.numpy(), rows.mask, strict=True)):
+            parts = [image[:, mask == kind] for kind in (MASK_BACKGROUND, MASK_HAND)]
+            if all(part.shape[1] for part in parts):
+                out[i] = np.concatenate([f(part, axis=1) for part in parts for f in (np.mean, np.std)])
+    return out
+
+
+def _side(rows: _Rows) -> FloatArray:
+    """(N, 1): 1 right, -1 left."""
+    return np.where(rows.side == RIGHT, 1.0, -1.0)[:, None]
+
+
+def _forearm(rows: _Rows) -> FloatArray:
+    """(N, 2) unit vector in the image from the wrist to the middle of the forearm's pixels; NaN where there are few."""
+    out = np.full((len(rows), 2), np.nan)
+    if rows.mask is not None:
+        fewest = rows.mask[0].size // 200
+        for i, mask in enumerate(rows.mask):
+            y, x = np.nonzero(mask == MASK_FOREARM)
+            if len(x) >= fewest and rows.visibility[i, 0] >= HIDDEN:
+                arm = np.array([x.mean(), y.mean()]) - rows.keypoints[i, 0]
+                out[i] = arm / max(float(np.linalg.norm(arm)), 1e-9)
+    return out
+
+
+def summary(figures: dict[str, float]) -> list[str]:
+    """The figures of `measure_disentanglement` as lines for a terminal; what was not measured is left out."""
+    lines = []
+    for names, text in _LINES:
+        if all(name in figures for name in names):
+            lines.append(text.format(**figures))
+    return lines
+
+
+_LINES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("judge_error_px", "swap_error_to_x_px"),
+        "swapped images, read by an independent estimator: {swap_error_to_x_px:.2f} px from the pose of x, "
+        "{swap_error_to_y_px:.2f} px from that of y, {nearer_to_y_share:.0%} nearer to y; its error on the untouched "
+        "images is {judge_error_px:.2f} px",
+    ),
+    (
+        ("pose_from_appearance_px",),
+        "pose read from the appearance code: {pose_from_appearance_px:.2f} px off (chance {pose_chance_px:.2f}, from "
+        "the pose code {pose_from_pose_px:.2f})",
+    ),
+    (
+        ("appearance_from_pose_r2",),
+        "brightness and contrast read from the pose code: {appearance_from_pose_r2:.0%} of their variance (chance 0 %, "
+        "from the appearance code {appearance_from_appearance_r2:.0%})",
+    ),
+    (
+        ("side_from_appearance",),
+        "side read from the appearance code: {side_from_appearance:.0%} right (chance {side_chance:.0%}, from the pose "
+        "code {side_from_pose:.0%})",
+    ),
+    (
+        ("forearm_from_appearance_deg",),
+        "forearm's direction read from the appearance code: {forearm_from_appearance_deg:.0f} degrees off (chance "
+        "{forearm_chance_deg:.0f}, from the pose code {forearm_from_pose_deg:.0f})",
+    ),
+    (
+        ("inside_l1",),
+        "own reconstruction: L1 {inside_l1:.4f} on the hand ({inside_psnr_db:.2f} dB), {outside_l1:.4f} off it "
+        "({outside_psnr_db:.2f} dB)",
+    ),
+    (
+        ("pair_psnr_db",),
+        "mixes against their true renders: {pair_psnr_db:.2f} dB on the hand (x itself {copy_psnr_db:.2f}), SSIM "
+        "{pair_ssim:.3f} ({copy_ssim:.3f})",
+    ),
+    (
+        ("pair_perceptual",),
+        "perceptual distance to the true render, on the judge's features: {pair_perceptual:.3f} (x itself "
+        "{copy_perceptual:.3f})",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """What probes look for."""
+
+    name: str
+    unit: str
+    """Ending of the figure's name."""
+    read: Callable[[_Rows], FloatArray]
+    groups: Callable[[_Rows], NDArray[np.int64]]
+    """Rows that share it are relatives for the probe."""
+    score: Callable[[FloatArray, FloatArray, FloatArray], float]
+    """(predicted, true, mean of the known rows) -> figure."""
+
+
+_QUANTITIES = (
+    _Quantity("pose", "_px", _joints, lambda rows: rows.pose_id, lambda p, t, m: point_error(p, t)),
+    _Quantity("appearance", "_r2", _look, lambda rows: rows.appearance_id, r_squared),
+    _Quantity("side", "", _side, lambda rows: rows.pose_id, lambda p, t, m: float(((p > 0) == (t > 0)).mean())),
+    _Quantity("forearm", "_deg", _forearm, lambda rows: rows.pose_id, lambda p, t, m: angle_error_deg(p, t)),
+)
+
+
+def _reconstruction(model: PoseAppearanceModel, rows: _Rows) -> dict[str, float]:
+    assert rows.mask is not None
+    drawn = _decode(model, rows.pose, rows.appearance)
+    hand = torch.from_numpy(rows.mask == MASK_HAND)
+    out = {}
+    for name, where in (("inside", hand), ("outside", ~hand)):
+        weight = where[:, None].float()
+        total = (weight.sum() * drawn.shape[1]).clamp_min(1.0)
+        out[f"{name}_l1"] = float(((drawn - rows.images).abs() * weight).sum() / total)
+        out[f"{name}_psnr_db"] = masked_psnr(drawn, rows.images, where)
+    return out
+
+
+def _pairs(model: PoseAppearanceModel, rows: _Rows, judge: Estimator | None) -> dict[str, float]:
+    """The mix of x and y against z, the true render of x's pose in y's appearance."""
+    assert rows.mask is not None
+    triples = find_triples(rows.pose_id, rows.appearance_id, rows.side.astype(np.int64))
+    if not len(triples):
+        return {}
+    x, y, z = triples.T
+    hand = torch.from_numpy(rows.mask[z] == MASK_HAND)
+    truth = rows.images[z]
+    out = {}
+    for name, images in (("pair", _decode(model, rows.pose[x], rows.appearance[y])), ("copy", rows.images[x])):
+        out[f"{name}_psnr_db"] = masked_psnr(images, truth, hand)
+        similarity = structural_similarity_index_measure(images, truth, data_range=1.0)
+        assert isinstance(similarity, Tensor)
+        out[f"{name}_ssim"] = float(similarity)
+        if judge is not None:
+            out[f"{name}_perceptual"] = float(perceptual_distance(judge, images, truth).mean())
+    return out
