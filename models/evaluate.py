@@ -13,13 +13,14 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.models.checkpoint import CONFIG
-from handaug.models.disentangle.api import KIND as DISENTANGLER
-from handaug.models.disentangle.api import load_disentangler
+from handaug.models.disentangle.api import Disentangler
 from handaug.models.dvae.config import METHODS as DVAE_METHODS
 from handaug.models.dvae.measure import evaluate_dvae
 from handaug.models.estimators import load_estimator
 from handaug.models.estimators.predict import Prediction, predict
-from handaug.models.methods import method_of_run
+from handaug.models.judge import measure_run
+from handaug.models.layered.api import LayeredDisentangler
+from handaug.models.methods import load_run, method_of_run
 from handaug.models.metrics import (
     BOX_GRID,
     MM_GRID,
@@ -30,6 +31,7 @@ from handaug.models.metrics import (
     error_by_visibility,
     pck_curve,
 )
+from handaug.models.trained import KIND as DISENTANGLER
 
 __all__ = ["evaluate_checkpoint"]
 
@@ -42,15 +44,17 @@ def evaluate_checkpoint(
     rows: HandDataset,
     *,
     trust: str | None = None,
+    judge: Path | None = None,
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Measure an estimator, or the pose branch of a disentangler.
+    """Measure an estimator, or the pose branch of a disentangler and how well it disentangles.
 
     Args:
         checkpoint: Folder of the model.
         rows: What to measure on.
         trust: The module:factory that may be imported, where the checkpoint names one.
+        judge: An estimator's checkpoint that judges the swaps of a disentangler; see `handaug.models.judge`.
         device: Where to compute.
         progress: Told of the rows.
 
@@ -58,13 +62,15 @@ def evaluate_checkpoint(
         `rows`; the figures of `KeypointMetrics.compute`, and those of `KeypointMetrics3D.compute` where model and data
         have 3D; `per_joint_px`, `per_visibility_px` (and `_mm`): mean errors by name; `pck`: for each unit the
         thresholds and the share of joints within them. Figures that cannot be computed are left out. Of a dVAE those
-        of `handaug.models.dvae.measure`.
+        of `handaug.models.dvae.measure`. Of a disentangler also `disentanglement`: the figures of
+        `handaug.models.leakage`.
 
     Raises:
         InputError: The checkpoint cannot be read, takes other images, or gives NaN.
     """
     if method_of_run(checkpoint) in DVAE_METHODS:
-        return dict(evaluate_dvae(checkpoint, rows, device=device))
+        figures: dict[str, Any] = dict(evaluate_dvae(checkpoint, rows, device=device))
+        return figures | _disentanglement(checkpoint, rows, judge, device, progress)
     model, size, channels = _load(checkpoint, device, trust)
     if rows.size != size or rows.channels != channels:
         raise InputError(
@@ -81,7 +87,18 @@ def evaluate_checkpoint(
                 spatial.update(found.keypoints_3d, batch[_ROOT_RELATIVE], batch["visibility"])
             seen.append(batch["visibility"])
             advance(len(batch["images"]))
-    return {"rows": float(len(rows)), **_figures(flat, spatial, np.concatenate(seen))}
+    measured: dict[str, Any] = {"rows": float(len(rows)), **_figures(flat, spatial, np.concatenate(seen))}
+    if _kind(checkpoint) == DISENTANGLER:
+        measured |= _disentanglement(checkpoint, rows, judge, device, progress)
+    return measured
+
+
+def _disentanglement(
+    checkpoint: Path, rows: HandDataset, judge: Path | None, device: str, progress: Progress
+) -> dict[str, Any]:
+    """The measures under their heading; nothing for runs that draw no images."""
+    measured = measure_run(checkpoint, rows, judge=judge, device=device, progress=progress)
+    return {"disentanglement": measured} if measured else {}
 
 
 def _figures(flat: KeypointMetrics, spatial: KeypointMetrics3D, visibility: NDArray[np.uint8]) -> dict[str, Any]:
@@ -109,11 +126,13 @@ def _load(
 ) -> tuple[Callable[[NDArray[np.uint8]], Prediction], tuple[int, int], int]:
     """A function from uint8 images (N, H, W, C) to keypoints, and what images it takes."""
     if _kind(checkpoint) == DISENTANGLER:
-        model = load_disentangler(checkpoint, device)
+        model = load_run(checkpoint, device)
+        assert isinstance(model, Disentangler | LayeredDisentangler)
+        read = model.pose_keypoints
 
         def pose_branch(images: NDArray[np.uint8]) -> Prediction:
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
-            return Prediction(model.pose_keypoints(model.encode_pose(pixels)).cpu().numpy(), None)
+            return Prediction(read(model.encode_pose(pixels)).cpu().numpy(), None)
 
         return pose_branch, model.size, model.channels
     estimator, _ = load_estimator(checkpoint, device, trust=trust)

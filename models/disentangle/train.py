@@ -23,7 +23,7 @@ from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN
 from handaug.models.checkpoint import save_model
-from handaug.models.disentangle.api import KIND, Disentangler, sigma_px
+from handaug.models.disentangle.api import Disentangler, sigma_px
 from handaug.models.disentangle.config import PAIRED, PHASES, DisentangleConfig
 from handaug.models.disentangle.losses import (
     discriminator_loss,
@@ -40,6 +40,7 @@ from handaug.models.heatmaps import render_heatmaps
 from handaug.models.loop import LOG, RESIDENT_BYTES, STATE, finite_values, run_training
 from handaug.models.networks import Discriminator, ImageDecoder, check_size, initialise
 from handaug.models.run_folder import RunFolder
+from handaug.models.trained import KIND, Parts
 
 __all__ = ["train_disentangler"]
 
@@ -122,7 +123,7 @@ class _Job:
         return values
 
     def validate(self, step: int) -> tuple[dict[str, Any], str]:
-        disentangler = Disentangler(self.model, self.config, self.size, self.channels, self.info)
+        disentangler = Disentangler(Parts(self.model, self.config, self.size, self.channels, self.info))
         phase = self.config.phase_at(step - 1)
         measured = validate(disentangler, self.validation, decoder=phase > 1)
         epoch = -(-step // self.sampler.epoch_steps)

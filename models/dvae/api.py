@@ -1,57 +1,31 @@
 """A trained dVAE, ready to use: encode, decode, sample, estimate."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from handaug.data_specs.errors import InputError
-from handaug.models.checkpoint import WEIGHTS, load_model, load_weights
 from handaug.models.dvae.config import METHODS, DvaeConfig
 from handaug.models.dvae.data import Poses, place_pixels
 from handaug.models.dvae.model import DVAE, Batch
 from handaug.models.hand_frame import hand_points, nearest_rotation
+from handaug.models.trained import TrainedDisentangler, load_parts
 
-__all__ = ["KIND", "Dvae", "load_dvae"]
-
-KIND = "disentangler"
-"""The `kind` in the config of its checkpoints, the one of every method of `handaug disentangle`."""
+__all__ = ["Dvae", "load_dvae"]
 
 
-class Dvae:
+class Dvae(TrainedDisentangler[DVAE, DvaeConfig]):
     """Codes of images and labels, and images and poses of codes. All methods run without gradients.
 
     Codes are posterior means. A pose code is every labelled factor of z side by side but the content; an appearance
     code is z_content or z_u.
 
-    Args:
-        model: The networks, on their device, in evaluation mode.
-        config: Of the run.
-        size: Image height and width in pixels.
-        channels: Image channels.
-        info: What is known of the training: `data_checksum`, `train_rows`, `step`, `validation`.
-
     Example:
         model = load_dvae(Path("run"))
         drawn = model.decode(model.encode_labels(poses), model.encode_appearance(tags))
     """
-
-    def __init__(
-        self, model: DVAE, config: DvaeConfig, size: tuple[int, int], channels: int, info: dict[str, Any]
-    ) -> None:
-        self.model = model
-        self.config = config
-        self.size = size
-        self.channels = channels
-        self.info = info
-        self.device = next(model.parameters()).device
-
-    @property
-    def method(self) -> str:
-        """The method that trained it."""
-        return self.config.method
 
     @property
     def pose_names(self) -> tuple[str, ...]:
@@ -170,10 +144,7 @@ class Dvae:
             )
 
     def _prepare(self, images: Tensor) -> Tensor:
-        if tuple(images.shape[1:]) != (self.channels, *self.size):
-            wanted = (self.channels, *self.size)
-            raise ValueError(f"images are {tuple(images.shape[1:])}, the model takes {wanted} (C, H, W)")
-        return images.to(self.device) * 2.0 - 1.0
+        return super()._prepare(images) * 2.0 - 1.0
 
 
 def load_dvae(folder: Path | str, device: str = "cpu") -> Dvae:
@@ -186,20 +157,5 @@ def load_dvae(folder: Path | str, device: str = "cpu") -> Dvae:
     Raises:
         InputError: The folder is missing, damaged, or holds something else; the message names the file.
     """
-    folder = Path(folder)
-    tensors, stored = load_model(folder, KIND)
-    method = stored.get("config", {}).get("method")
-    if method not in METHODS:
-        raise InputError(f"{folder}: was trained by method {method!r}; give a run of {', '.join(METHODS)}")
-    try:
-        config = DvaeConfig.from_json(stored["config"])
-        size = (int(stored["size"][0]), int(stored["size"][1]))
-        channels, info = int(stored["channels"]), dict(stored["info"])
-        model = DVAE(config, channels, size)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{folder}/config.json: is damaged ({error}); train it again") from error
-    load_weights(model, tensors, folder)
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise InputError(f"{folder / WEIGHTS}: holds weights that are not finite; train it again")
-    model.to(device).eval().requires_grad_(False)
-    return Dvae(model, config, size, channels, info)
+    parts = load_parts(folder, device, methods=METHODS, read_config=DvaeConfig.from_json, build=DVAE)
+    return Dvae(parts)

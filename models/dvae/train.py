@@ -22,7 +22,7 @@ from handaug.data_specs.errors import WorkError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.models.checkpoint import load_state, save_model, save_state
-from handaug.models.dvae.api import KIND, Dvae
+from handaug.models.dvae.api import Dvae
 from handaug.models.dvae.config import STAGES, DvaeConfig, stage_at
 from handaug.models.dvae.data import TrainRows, read_train_rows
 from handaug.models.dvae.losses import stage_terms, total_loss
@@ -32,6 +32,7 @@ from handaug.models.dvae.pictures import draw_estimates, synthesis_grid
 from handaug.models.fabric import one_device
 from handaug.models.networks import check_size
 from handaug.models.run_folder import RunFolder
+from handaug.models.trained import KIND, Parts
 
 __all__ = ["train_dvae"]
 
@@ -276,7 +277,7 @@ def _validate(job: _Job, progress: Progress) -> None:
     """Measure, log and draw, and put the weights where others find them."""
     config = job.config
     job.model.eval()
-    model = Dvae(job.model, config, job.size, job.channels, job.info)
+    model = Dvae(Parts(job.model, config, job.size, job.channels, job.info))
     stage, _ = stage_at(config, job.epoch_steps("disentangle"), job.step - 1)
     measured = measure(model, job.validation, embedded=stage == "embed")
     kl = kl_per_dimension(model, job.validation)
@@ -327,7 +328,7 @@ def _check_collapse(job: _Job) -> None:
     if job.config.steps < _SETTLED_STEPS:
         return
     job.model.eval()
-    model = Dvae(job.model, job.config, job.size, job.channels, job.info)
+    model = Dvae(Parts(job.model, job.config, job.size, job.channels, job.info))
     kl = kl_per_dimension(model, job.validation)
     if job.config.method != "cross-modal" and not job.config.embed_share:
         kl = {name: values for name, values in kl.items() if not name.startswith("embed/")}

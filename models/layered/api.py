@@ -1,56 +1,29 @@
 """A trained layered disentangler, ready to use: encode, mix, decode."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from handaug.data_specs.errors import InputError
-from handaug.models.checkpoint import WEIGHTS, load_model, load_weights
 from handaug.models.heatmaps import soft_argmax
 from handaug.models.layered.config import LayeredConfig
 from handaug.models.layered.losses import STRIDE
 from handaug.models.layered.networks import LayeredNet, Look
+from handaug.models.trained import TrainedDisentangler, load_parts
 
-__all__ = ["KIND", "LayeredDisentangler", "load_layered"]
-
-KIND = "disentangler"
-"""The `kind` in the config of its checkpoints, the one of every method of `handaug disentangle`."""
+__all__ = ["LayeredDisentangler", "load_layered"]
 
 
-class LayeredDisentangler:
+class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
     """Pose and appearance codes of images, and images of codes. All methods run without gradients.
 
     A pose code (N, 4 * K + 4, H/2, W/2) is the geometry features and the mask's logits, as blocks of 2x2 pixels. An
     appearance code (N, C * H * W + (K + 1) * C + style) is the plate, the light and the style, one after the other.
 
-    Args:
-        model: The networks, on their device.
-        config: Of the run.
-        size: Image height and width in pixels.
-        channels: Image channels.
-        info: What is known of the training: `data_checksum`, `train_rows`, `step`, `validation`.
-
     Example:
         model = load_layered(Path("handaug-work/disentangler"))
         minted = model.decode(model.encode_pose(x), model.encode_appearance(y))
     """
-
-    def __init__(
-        self, model: LayeredNet, config: LayeredConfig, size: tuple[int, int], channels: int, info: dict[str, Any]
-    ) -> None:
-        self.model = model
-        self.config = config
-        self.size = size
-        self.channels = channels
-        self.info = info
-        self.device = next(model.parameters()).device
-
-    @property
-    def method(self) -> str:
-        """The method that trained it."""
-        return self.config.method
 
     @torch.inference_mode()
     def encode_pose(self, images: Tensor) -> Tensor:
@@ -84,10 +57,7 @@ class LayeredDisentangler:
         return soft_argmax(self.model.place_maps(pose[:, :-4]), STRIDE)
 
     def _prepare(self, images: Tensor) -> Tensor:
-        if tuple(images.shape[1:]) != (self.channels, *self.size):
-            wanted = (self.channels, *self.size)
-            raise ValueError(f"images are {tuple(images.shape[1:])}, the model takes {wanted} (C, H, W)")
-        return images.to(self.device).contiguous(memory_format=torch.channels_last)
+        return super()._prepare(images).contiguous(memory_format=torch.channels_last)
 
 
 def load_layered(folder: Path | str, device: str = "cpu") -> LayeredDisentangler:
@@ -96,17 +66,10 @@ def load_layered(folder: Path | str, device: str = "cpu") -> LayeredDisentangler
     Raises:
         InputError: The folder is missing, damaged, or holds something else; the message names the file.
     """
-    folder = Path(folder)
-    tensors, stored = load_model(folder, KIND)
-    try:
-        config = LayeredConfig.from_json(stored["config"])
-        size = (int(stored["size"][0]), int(stored["size"][1]))
-        channels, info = int(stored["channels"]), dict(stored["info"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{folder}/config.json: is damaged ({error}); train the disentangler again") from error
-    model = LayeredNet(channels, config.width, config.geometry, config.style)
-    load_weights(model, tensors, folder)
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise InputError(f"{folder / WEIGHTS}: holds weights that are not finite; train the disentangler again")
-    model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    return LayeredDisentangler(model, config, size, channels, info)
+
+    def build(config: LayeredConfig, channels: int, size: tuple[int, int]) -> LayeredNet:
+        model = LayeredNet(channels, config.width, config.geometry, config.style)
+        return model.to(memory_format=torch.channels_last)
+
+    parts = load_parts(folder, device, methods=["handaug"], read_config=LayeredConfig.from_json, build=build)
+    return LayeredDisentangler(parts)

@@ -17,7 +17,7 @@ from handaug.data_specs.schema import HIDDEN, MASK_BACKGROUND
 from handaug.models.checkpoint import save_model
 from handaug.models.disentangle.validation import draw_grid, load_validation, validate
 from handaug.models.fabric import one_device
-from handaug.models.layered.api import KIND, LayeredDisentangler
+from handaug.models.layered.api import LayeredDisentangler
 from handaug.models.layered.config import LayeredConfig
 from handaug.models.layered.losses import mix_terms, total_loss
 from handaug.models.layered.networks import LayeredNet
@@ -25,6 +25,7 @@ from handaug.models.layered.pairs import WalkSampler
 from handaug.models.loop import RESIDENT_BYTES, finite_values, run_training
 from handaug.models.networks import check_size
 from handaug.models.run_folder import RunFolder
+from handaug.models.trained import KIND, Parts
 
 __all__ = ["train_layered"]
 
@@ -157,7 +158,7 @@ class _Trainee:
 
     def validate(self, step: int) -> tuple[dict[str, Any], str]:
         self.model.eval()
-        model = LayeredDisentangler(self.model, self.config, self.size, self.channels, self.info)
+        model = LayeredDisentangler(Parts(self.model, self.config, self.size, self.channels, self.info))
         measured = validate(model, self.validation)
         save_png(self.folder / "grid.png", draw_grid(model, self.validation))
         info = {**self.info, "step": step, "validation": measured}
