@@ -293,13 +293,15 @@ def _view(
     return view, rows
 
 
-def _rows(config: RenderConfig, model: HandModel, view: _View, extra: tuple[Thing, ...] = ()) -> list[_Row]:
-    """Each hand of a view as a row of its own."""
+def _rows(
+    config: RenderConfig, model: HandModel, view: _View, extra: tuple[Thing, ...] = (), count: int | None = None
+) -> list[_Row]:
+    """Each hand of a view, or the first `count`, as a row of its own."""
     joints = np.concatenate([hand.hand.joints for hand in view.hands])
     middle = (joints.min(0) + joints.max(0)) / 2
     centre = (float(middle[0]), float(middle[1]), float(middle[2]))
     out = []
-    for number, hand in enumerate(view.hands):
+    for number, hand in enumerate(view.hands[:count]):
         others = [other for k, other in enumerate(view.hands) if k != number]
         things = hand.things + tuple(_of_other(thing) for other in others for thing in other.things) + extra
         other = OtherHand(others[0].hand.vertices, others[0].left) if others else None
@@ -322,20 +324,20 @@ def _other_before(
     back = hand.turn.T  # to the right hand's own frame, where a left one is mirrored
     right, obstacle = hand.moved(back, np.zeros(3)), _obstacle(model, hand.moved(back, np.zeros(3)))
     eye = -back @ view.rotation.T @ view.translation
-    for _ in range(_OTHERS):
-        second = _make(config, model, rest, rng, draw, None, adorned=False)
+    for number in range(_OTHERS):
+        if number % 4 == 0:
+            made = _make(config, model, rest, rng, draw, None, adorned=False)
         toward = eye - right.hand.joints.mean(0)
-        place = place_beside(draw, obstacle, right.hand, second.hand, model.quads, toward)
+        place = place_beside(draw, obstacle, right.hand, made.hand, model.quads, toward)
         if place is None:
             continue
-        second = second.moved(place.turn, place.origin).moved(hand.turn, np.zeros(3))
+        second = made.moved(place.turn, place.origin).moved(hand.turn, np.zeros(3))
         second = second.moved(view.rotation, view.translation)
         if np.linalg.norm(second.hand.vertices, axis=1).min() < NEAREST:
             continue
-        both = _rows(config, model, replace(view, hands=[*view.hands, second]))
-        covered = float((both[0].hidden == OCCLUDED_BY_OTHER_HAND).mean())
-        if HIDDEN[0] <= covered <= HIDDEN[1]:
-            return both[:1]
+        rows = _rows(config, model, replace(view, hands=[*view.hands, second]), count=1)
+        if HIDDEN[0] <= float((rows[0].hidden == OCCLUDED_BY_OTHER_HAND).mean()) <= HIDDEN[1]:
+            return rows
     return None
 
 

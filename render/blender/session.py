@@ -34,7 +34,7 @@ from handaug.render.lighting import Light
 from handaug.render.scene import Appearance, HandScene
 from handaug.render.surface import Surface
 
-__all__ = ["BlenderSession", "panorama_files"]
+__all__ = ["SECOND_HAND", "BlenderSession", "panorama_files"]
 
 Floats = NDArray[np.float32]
 _MAP = 256
@@ -44,6 +44,8 @@ _FINE = 1024
 _KEPT = 24
 """Panoramas kept in memory."""
 _LAMPS = 2
+SECOND_HAND = 100
+"""Object index of the second hand; the first has 1, things have 2 and more."""
 _passes: dict[str, Floats] = {}
 
 
@@ -160,6 +162,7 @@ class BlenderSession:
         if hand.other is not None:
             if self._second is None:
                 self._second = self._add_hand("second")
+                self._second.pass_index = SECOND_HAND
             _pour(self._second, hand.other.vertices, hand.other.left)
         if self._second is not None:
             self._second.hide_render = hand.other is None

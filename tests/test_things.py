@@ -1,0 +1,267 @@
+"""Objects, grasps, gloves, sleeves, rings and watches: closed forms, sampled surfaces, winding numbers."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rays import winding
+from scipy.spatial import cKDTree
+
+if find_spec("anny") is None:
+    pytest.skip("the hand model needs anny", allow_module_level=True)
+
+from handaug.data_specs.camera import centred_intrinsics, project
+from handaug.render.grasp import HELD, HIDDEN, IN_FRONT, SOFTNESS, hold, put_in_front
+from handaug.render.hand import SEGMENTS, HandModel, PosedHand
+from handaug.render.labels import triangles_of
+from handaug.render.penetration import sample_clear_pose
+from handaug.render.pose_prior import LIMITS, HandPose
+from handaug.render.props import PROPS, Prop, ball, make_prop, rounded_box, turned
+from handaug.render.scene import Thing
+from handaug.render.wear import GLOVES, glove, ring, sleeve, watch
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return HandModel.load()
+
+
+@pytest.fixture(scope="module")
+def posed(model: HandModel) -> list[PosedHand]:
+    rng = np.random.default_rng(1)
+    return [model.pose(s := model.sample_shape(rng), sample_clear_pose(rng, model, s).pose) for _ in range(4)]
+
+
+def assert_closed(quads: NDArray[Any]) -> None:
+    """Each edge joins two faces that run it in opposite directions."""
+    start, end = quads.astype(np.int64).ravel(), np.roll(quads, -1, 1).astype(np.int64).ravel()
+    n = int(quads.max()) + 1
+    np.testing.assert_array_equal(np.sort(start * n + end), np.sort(end * n + start))
+
+
+def to_surface(points: NDArray[Any], triangles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of points (P, 3) to the nearest of triangles (T, 3, 3): plane where the foot lies inside, else edges."""
+    out = []
+    corners = np.moveaxis(triangles, 1, 0)
+    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+    area = np.maximum((normal**2).sum(1), 1e-30)
+    for point in points:
+        inside = np.ones(len(triangles), bool)
+        best = np.full(len(triangles), np.inf)
+        for a, b in zip(corners, np.roll(corners, -1, 0), strict=True):
+            along, off = b - a, point - a
+            inside &= np.einsum("ti,ti->t", np.cross(along, off), normal) >= 0
+            t = np.clip((off * along).sum(1) / np.maximum((along**2).sum(1), 1e-30), 0, 1)
+            best = np.minimum(best, ((off - t[:, None] * along) ** 2).sum(1))
+        height = np.einsum("ti,ti->t", point - corners[0], normal) ** 2 / area
+        out.append(np.sqrt(np.where(inside, np.minimum(best, height), best).min()))
+    return np.array(out)
+
+
+# -- objects
+
+
+def test_a_ball_and_a_box_have_their_distances() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(200, 3)) * 0.05
+    mesh = ball(0.03)
+    round_one = Prop("ball", mesh[0], mesh[1], np.zeros((1, 3), np.float32), 0, 0, mesh[2], np.eye(3), np.zeros(3))
+    # 16 chords to a half circle: off by at most r (1 - cos(pi / 32)).
+    np.testing.assert_allclose(round_one.distance(points), np.linalg.norm(points, axis=1) - 0.03, atol=1.6e-4)
+    half = np.array([0.02, 0.05, 0.01])
+    mesh = rounded_box((0.02, 0.05, 0.01), 0.002)
+    box = Prop("box", mesh[0], mesh[1], np.zeros((1, 3), np.float32), 0, 0, mesh[2], np.eye(3), np.zeros(3))
+    face = np.array([[0.05, 0.01, 0.0], [0.0, -0.08, 0.003], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(box.distance(face), [0.03, 0.03, -0.01], atol=1e-12)
+    corner = half - 0.002 + 0.01 / np.sqrt(3)
+    np.testing.assert_allclose(box.distance(corner[None]), 0.01 - 0.002, atol=1e-12)
+    assert np.ptp(mesh[0], axis=0) == pytest.approx(2 * half)
+
+
+@pytest.mark.parametrize("kind", PROPS)
+def test_objects_are_closed_and_know_their_distance(kind: str) -> None:
+    """Against the nearest triangle of the mesh, and its winding number for the sign; after a rigid motion."""
+    rng = np.random.default_rng(4)
+    prop = make_prop(rng, kind)
+    if kind != "box" and kind not in ("phone", "book", "card"):
+        start, end = prop.quads.astype(np.int64).ravel(), np.roll(prop.quads, -1, 1).astype(np.int64).ravel()
+        n = int(prop.quads.max()) + 1
+        assert len(np.setdiff1d(start * n + end, end * n + start)) <= 2 * 28  # but for the pinholes at the poles
+    else:
+        assert_closed(prop.quads)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    turn *= np.linalg.det(turn)
+    prop = prop.moved(turn, np.array([0.1, -0.2, 0.3]))
+    extent = np.ptp(prop.vertices @ turn, axis=0)
+    assert 0.0015 < extent.min() and extent.max() < 0.33  # everyday things
+    points = prop.vertices[rng.integers(0, len(prop.vertices), 40)] + rng.normal(0, 0.01, (40, 3))
+    brute = to_surface(points, prop.vertices[triangles_of(prop.quads)])
+    inside = winding(points, prop.vertices[triangles_of(prop.quads)]) > 0.5
+    got = prop.distance(points)
+    if kind == "cup":  # counts as full: its own points are never outside it
+        assert prop.distance(prop.vertices).max() < 1e-3
+        return
+    clear = brute > 6e-4
+    np.testing.assert_array_equal(got[clear] < 0, inside[clear])
+    np.testing.assert_allclose(np.abs(got), brute, atol=6e-4)  # 28 facets for a circle
+    assert prop.paint.shape == (len(prop.quads), 3) and 0 < prop.paint.min() and prop.paint.max() <= 0.9
+
+
+def test_a_turned_profile_has_its_volume() -> None:
+    """A cylinder: pi r^2 h, less what 28 facets cut off."""
+    vertices, quads, _ = turned([(0, -0.05), (0.02, -0.05), (0.02, 0.05), (0, 0.05)])
+    a, b, c = np.moveaxis(vertices[triangles_of(quads)], 1, 0)
+    volume = float(np.einsum("ti,ti->", a, np.cross(b, c)) / 6)
+    polygon = 14 * np.sin(2 * np.pi / 28) * 0.02**2
+    assert volume == pytest.approx(polygon * 0.1, rel=0.01)
+
+
+# -- grasps
+
+
+def test_grips_touch_and_do_not_enter(model: HandModel) -> None:
+    """Skin that gives way by `SOFTNESS` and one step of closing; at least three fingers at what is wrapped."""
+    rng = np.random.default_rng(7)
+    shape = model.sample_shape(rng)
+    rest = model.rest(shape)
+    wrist = HandPose.from_degrees(wrist_flexion=10)
+    kinds = []
+    for kind in HELD:
+        for _ in range(3):
+            grip = hold(rng, model, rest, wrist, {kind: 1.0})
+            if grip is not None:
+                break
+        assert grip is not None, kind
+        assert grip.prop.kind == kind
+        kinds.append(kind)
+        assert (grip.pose.angles >= LIMITS[:, 0]).all() and (grip.pose.angles <= LIMITS[:, 1]).all()
+        assert grip.pose["wrist_flexion"] == pytest.approx(wrist["wrist_flexion"])
+        skin = model.pose(rest, grip.pose)
+        owner = np.zeros(len(skin.vertices), int)
+        owner[model.quads] = model.face_segment[:, None]
+        near = grip.prop.distance(skin.vertices)
+        if kind in ("pen", "card"):
+            thumb, index = (near[(owner >= 2 + 3 * f) & (owner < 5 + 3 * f)].min() for f in (0, 1))
+            assert thumb < 0.012 and index < 0.012
+            continue
+        assert near.min() > -3 * SOFTNESS
+        fingers = [near[(owner >= 2 + 3 * f) & (owner < 5 + 3 * f)].min() for f in range(5)]
+        assert sum(d < 0.005 for d in fingers) >= 3  # a finger stops one step of 5 degrees before it would enter
+    assert kinds == list(HELD) and set(HELD) | set(IN_FRONT) <= set(PROPS)
+
+
+def test_things_in_front_stand_there_and_hide_a_share(model: HandModel) -> None:
+    rng = np.random.default_rng(9)
+    camera = centred_intrinsics(90.0, 64, 64)
+    joints = rng.uniform((-0.08, -0.08, 0.48), (0.08, 0.08, 0.55), (21, 3))
+    hidden = []
+    for _ in range(20):
+        prop = put_in_front(rng, joints, 0.45, camera)
+        if prop is None:
+            continue
+        assert prop.vertices[:, 2].max() < 0.45 and prop.vertices[:, 2].min() > 0.1
+        # Brute force: a joint is hidden when a point of its line of sight lies in the object (a cup: in its hull).
+        steps = joints[:, None] * np.linspace(0.2, 0.95, 600)[:, None]
+        distance = prop.distance(steps.reshape(-1, 3)).reshape(21, 600)
+        hidden.append(float((distance.min(1) < 0).mean()))
+        pixels = project(camera, prop.vertices.astype(np.float32))
+        assert ((pixels > 0) & (pixels < 63)).all(1).any()
+    assert len(hidden) > 12
+    assert np.mean(hidden) == pytest.approx(np.mean([*HIDDEN]), abs=0.2)
+    assert max(hidden) < HIDDEN[1] + 0.1 and np.mean(np.array(hidden) > 0) > 0.9
+
+
+# -- what is worn
+
+
+@pytest.mark.parametrize("kind", GLOVES)
+def test_gloves_lie_on_the_skin_and_carry_its_labels(
+    kind: str, model: HandModel, posed: list[PosedHand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handaug.render.wear.GLOVES", (kind,))
+    rng = np.random.default_rng(2)
+    for hand in posed[:2]:
+        worn = glove(rng, model, hand)
+        part, mask = np.broadcast_to(worn.part, len(worn.quads)), np.broadcast_to(worn.mask, len(worn.quads))
+        np.testing.assert_array_equal(mask, np.where(part == 0, 2, 1))
+        skin = hand.vertices[model.quads].mean(1)
+        centre = worn.vertices[worn.quads].mean(1)
+        away, nearest = cKDTree(skin).query(centre)
+        assert away.max() < 0.02 and np.median(away) < 0.0025
+        assert (
+            part == model.face_segment[nearest]
+        ).mean() > 0.9  # where fingers touch, the nearest skin may be a neighbour's
+        covered = set(part.tolist())
+        tips = {SEGMENTS.index(f"{finger}_3") for finger in ("thumb", "index", "little")}
+        assert covered >= {1} and (tips <= covered) == (kind != "fingerless")
+        assert worn.paint.shape == (len(worn.quads), 3)
+        # The skin of the hand lies within: where the glove is closed but for its cuff, winding numbers are near 1.
+        if kind != "fingerless":
+            inner = hand.vertices[np.unique(model.quads[np.isin(model.face_segment, list(range(5, 17)))])]
+            some = inner[rng.integers(0, len(inner), 12)]
+            assert np.median(winding(some, worn.vertices.astype(float)[triangles_of(worn.quads)])) > 0.6
+
+
+def radial(thing: Thing, root: NDArray[Any], axis: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
+    """How far outside of a tube points lie, in shares of its radius in their direction (negative: inside)."""
+    u = np.linalg.svd(axis[None])[2][1:]
+    own, other = (thing.vertices - root) @ u.T, (points - root) @ u.T
+    along, place = (thing.vertices - root) @ axis, (points - root) @ axis
+    scale = np.array([0.004, 0.004, 0.02])
+    key = np.stack([*(own / np.linalg.norm(own, axis=1, keepdims=True)).T * scale[0] * 8, along], 1)
+    ask = np.stack([*(other / np.linalg.norm(other, axis=1, keepdims=True)).T * scale[0] * 8, place], 1)
+    nearest = cKDTree(key).query(ask)[1]
+    return np.asarray(np.linalg.norm(other, axis=1) / np.linalg.norm(own[nearest], axis=1) - 1)
+
+
+def test_a_sleeve_goes_round_the_forearm(model: HandModel, posed: list[PosedHand]) -> None:
+    for k, hand in enumerate(posed):
+        worn = sleeve(np.random.default_rng(k), model, hand)
+        axis = (hand.elbow - hand.joints[0]) / np.linalg.norm(hand.elbow - hand.joints[0])
+        place = (worn.vertices - hand.joints[0]) @ axis
+        assert place.min() > 0 and place.max() > 0.15 and worn.mask == 2 and worn.part == 0
+        skin = hand.vertices[np.unique(model.quads[model.face_segment == 0])]
+        covered = skin[((at := (skin - hand.joints[0]) @ axis) > place.min() + 0.01) & (at < place.max() - 0.02)]
+        root = hand.joints[0] + axis * 0.1
+        centre = (worn.vertices - np.outer((worn.vertices - root) @ axis, axis)).mean(0)
+        assert (radial(worn, centre, axis, covered) < 0.02).mean() > 0.93
+
+
+def test_rings_and_watches_sit_where_they_are_worn(model: HandModel, posed: list[PosedHand]) -> None:
+    fingers = set()
+    for k in range(12):
+        hand = posed[k % len(posed)]
+        band = ring(np.random.default_rng(k), model, hand)
+        segment = int(np.asarray(band.part))
+        finger = (segment - 2) // 3
+        fingers.add(finger)
+        assert SEGMENTS[segment].endswith("_1") and finger > 0 and band.mask == 1 and band.metallic == 1
+        root, end = hand.joints[4 * finger + 1], hand.joints[4 * finger + 2]
+        share = (band.vertices.mean(0) - root) @ (end - root) / ((end - root) ** 2).sum()
+        assert 0.45 < share < 0.8
+        assert np.ptp(band.vertices, axis=0).max() < 0.035
+    assert len(fingers) >= 3
+    for k, hand in enumerate(posed):
+        strap, case = watch(np.random.default_rng(k), model, hand)
+        axis = (hand.elbow - hand.joints[0]) / np.linalg.norm(hand.elbow - hand.joints[0])
+        at = (case.vertices.mean(0) - hand.joints[0]) @ axis
+        assert 0.02 < at < 0.06 and strap.mask == case.mask == 2
+        # The case lies on the back: -z of the hand's frame, beyond the strap's middle.
+        assert case.vertices[:, 2].mean() < strap.vertices[:, 2].mean() - 0.01
+
+
+def test_things_move_and_mirror(model: HandModel, posed: list[PosedHand]) -> None:
+    band = watch(np.random.default_rng(0), model, posed[0])[1]
+    flip = np.diag([-1.0, 1, 1])
+    there = band.moved(flip, np.zeros(3))
+    assert_volume = [_volume(thing.vertices, thing.quads) for thing in (band, there)]
+    assert assert_volume[0] == pytest.approx(assert_volume[1], rel=1e-4) and assert_volume[0] > 0
+    np.testing.assert_array_equal(there.moved(flip, np.zeros(3)).vertices, band.vertices)
+
+
+def _volume(vertices: NDArray[Any], quads: NDArray[Any]) -> float:
+    """Signed; of an open thing about its own middle."""
+    a, b, c = np.moveaxis((vertices - vertices.mean(0)).astype(float)[triangles_of(quads)], 1, 0)
+    return float(np.einsum("ti,ti->", a, np.cross(b, c)) / 6)
