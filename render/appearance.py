@@ -7,7 +7,8 @@ Appearance a is drawn from (seed, a) alone. Choices, with their reasons:
 - *Lamps*: one or two, mostly in front of the hand so that most of what is seen is lit, with one in five a rim light
   from behind; small lamps throw hard shadows, large ones none. The panorama keeps between 15 and 100 % of the light.
 - *Skin*: melanin from the lightest to very dark skin, uniform in the logarithm of reflectance so that no tone is rare;
-  blood and its oxygen vary independently of it (`handaug.render.skin_model`).
+  blood and its oxygen vary independently of it (`handaug.render.skin_model`). Gloss, relief and the reach of light
+  inside are at the dull, fine and short end: `benchmarks/realism.py` takes waxy and lizard-like hands for no hands.
 - *Sensor*: the exposure is metered from the appearance and then missed by up to a stop, never fitted to an image.
   `clean` leaves out what a chip and a lens add; `rough` adds motion and defocus blur, contrast, casts, JPEG.
 """
@@ -171,10 +172,10 @@ def _skin(rng: np.random.Generator, detail: np.random.Generator) -> Skin:
         tone=tone,
         blood=blood,
         blotch=float(rng.uniform(0.1, 0.45)),
-        roughness=float(rng.uniform(0.35, 0.62)),
-        specular=float(rng.uniform(0.25, 0.55)),
-        bump=float(rng.uniform(0.0002, 0.0007)),
-        subsurface=float(rng.uniform(0.002, 0.0045)) * (1 - 0.6 * tone),
+        roughness=float(rng.uniform(0.48, 0.72)),
+        specular=float(rng.uniform(0.2, 0.45)),
+        bump=float(rng.uniform(0.0001, 0.0003)),
+        subsurface=float(rng.uniform(0.0007, 0.0018)) * (1 - 0.4 * tone),
         crease=float(detail.uniform(0.5, 1.5)),
         vein=float(np.clip(detail.normal(0.3, 0.4), 0, 1)),
         wet=float(detail.uniform(0.1, 0.6)) if detail.uniform() < 0.08 else 0.0,
