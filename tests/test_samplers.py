@@ -33,7 +33,7 @@ from handaug.render.skin_model import (
 # -- mixes
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 1e6), min_size=1))
+@given(st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 1e6, allow_subnormal=False), min_size=1))
 def test_mixes_are_read_back(weights: dict[str, float]) -> None:
     total = sum(float(f"{w:g}") for w in weights.values())
     if total <= 0:
@@ -152,12 +152,12 @@ def test_tones_cover_the_whole_monk_scale() -> None:
     counts = np.bincount([nearest_monk(tone) for tone in drawn], minlength=11)[1:]
     # The scale's three lightest tones lie close together, and skin is uniform in the logarithm of its reflectance.
     assert (counts >= 1).all() and (counts[3:] >= 20).all()
-    # Lightness of the ramp reaches from the scale's third tone to its ninth: no skin is as white as its first two.
-    scale = cielab(_linear(MONK))[:, 0]
+    # Measured skin has L* of about 25 to 70 (Xiao et al., Skin Research and Technology 23, 2017); the scale's swatches
+    # go beyond it at both ends, and its tones 6 to 8 are matched as they are, but for their hue.
     ramp = np.array([cielab(skin_reflectance(melanin_of_tone(float(t)), TYPICAL_BLOOD))[0] for t in tones])
-    assert (np.diff(ramp) < 0).all()
-    for lightness in scale[2:9]:
-        assert np.abs(ramp - lightness).min() < 1.0
+    assert (np.diff(ramp) < 0).all() and ramp[0] > 65 and ramp[-1] < 26
+    for swatch in cielab(_linear(MONK))[5:8]:
+        assert np.abs(ramp - swatch[0]).min() < 0.6
 
 
 def _linear(codes: tuple[str, ...]) -> NDArray[np.float64]:
