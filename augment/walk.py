@@ -24,7 +24,7 @@ from handaug.models.dvae.data import read_poses
 from handaug.models.dvae.pictures import PREDICTED, TRUE, framed, pixels, skeleton
 from handaug.models.methods import PoseAppearanceModel
 
-__all__ = ["Sheet", "pick_rows", "rows_of", "transfer_sheet", "walk_sheet"]
+__all__ = ["Sheet", "check_images", "pick_rows", "rows_of", "transfer_sheet", "walk_sheet"]
 
 Picture = NDArray[np.uint8]
 
@@ -97,7 +97,7 @@ def walk_sheet(
     """
     if steps < 2:
         raise InputError(f"--steps {steps}: a walk has at least 2 images")
-    _check(model, poses, appearances)
+    check_images(model, poses, appearances)
     pose, content = _pose_codes(model, poses), _appearance_codes(model, appearances)
     along = torch.linspace(0, 1, steps, device=pose.device)
     pose_walk, content_walk = _between(pose, along), _between(content, along)
@@ -158,7 +158,7 @@ def transfer_sheet(
     Raises:
         InputError: The model takes other images, or has no prior to draw from.
     """
-    _check(model, poses, *([appearances] if isinstance(appearances, HandDataset) else []))
+    check_images(model, poses, *([appearances] if isinstance(appearances, HandDataset) else []))
     pose = _pose_codes(model, poses)
     if isinstance(appearances, HandDataset):
         content, top = _appearance_codes(model, appearances), [framed(image) for image in _images(appearances)]
@@ -185,7 +185,7 @@ def transfer_sheet(
     return Sheet(image_grid(sheet), {"own_error_px": float(np.mean(errors))} if errors else {})
 
 
-def _check(model: PoseAppearanceModel, *sources: HandDataset) -> None:
+def check_images(model: PoseAppearanceModel, *sources: HandDataset) -> None:
     """Same size and channels everywhere."""
     for data in sources:
         if data.size != tuple(model.size) or data.channels != model.channels:

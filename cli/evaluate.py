@@ -13,6 +13,7 @@ from handaug.cli.common import (
     device_option,
     json_option,
     pick_device,
+    workspace_judge,
     workspace_option,
 )
 from handaug.data_specs.errors import InputError
@@ -31,6 +32,13 @@ SPLITS = ("train", "val", "test", "all")
     metavar="module:factory",
     help="Your own code that CKPT names; nothing a checkpoint names is imported unless you name it too.",
 )
+@click.option(
+    "--judge",
+    type=FOLDER,
+    metavar="CKPT",
+    show_default="the workspace's label checker, else one trained in half a minute",
+    help="An estimator that reads the swapped images of a disentangler.",
+)
 @device_option
 @json_option
 @workspace_option
@@ -40,6 +48,7 @@ def command(
     data: Path | None,
     split: str,
     estimator: str | None,
+    judge: Path | None,
     device: str,
     as_json: bool,
     workspace: Workspace,
@@ -47,10 +56,12 @@ def command(
     """Measure the estimator CKPT on DATA: end-point error, both readings of MSE, PCK, AUC, and PA-MPJPE.
 
     DATA is the workspace's renders.h5 by default. CKPT is a folder that `handaug train-pose` or `handaug disentangle`
-    wrote; of a disentangler the pose branch is measured. Figures count joints with visibility 1 or 2; pixels are those
-    of DATA, "box" is the longer side of the box of a hand's labelled joints. Millimetres are relative to the wrist and
-    appear where CKPT estimates 3D and DATA has it; PA-MPJPE uses proper rotations only. AUC is the area under PCK
-    over 0-30 px in steps of 1, 0-0.3 box in steps of 0.01, and 20-50 and 0-50 mm in steps of 1. --json adds the curves.
+    wrote; of a disentangler the pose branch is measured, and how well it disentangles: swaps read by an independent
+    estimator, probes of either code against chance, reconstruction on and off the hand, mixes against their true
+    renders. Figures count joints with visibility 1 or 2; pixels are those of DATA, "box" is the longer side of the box
+    of a hand's labelled joints. Millimetres are relative to the wrist and appear where CKPT estimates 3D and DATA has
+    it; PA-MPJPE uses proper rotations only. AUC is the area under PCK over 0-30 px in steps of 1, 0-0.3 box in steps of
+    0.01, and 20-50 and 0-50 mm in steps of 1. --json adds the curves.
     """
     import json
 
@@ -64,7 +75,12 @@ def command(
     if not len(rows):
         raise InputError(f"{data}: has no rows in split {split}; choose another with --split")
     figures = evaluate_checkpoint(
-        checkpoint, rows, trust=estimator, device=pick_device(device), progress=RichProgress()
+        checkpoint,
+        rows,
+        trust=estimator,
+        judge=judge or workspace_judge(workspace, rows.size, rows.channels),
+        device=pick_device(device),
+        progress=RichProgress(),
     )
     if as_json:
         click.echo(json.dumps({"checkpoint": str(checkpoint), "data": str(data), "split": split, **figures}))

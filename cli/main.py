@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "import": "Import a public hand dataset.",
     "walk": "Draw a walk through pose and appearance space.",
     "transfer": "Draw poses by appearances.",
+    "retrieve": "Find the nearest hands in pose and in appearance.",
     "inspect": "Summarise a dataset and draw its contact sheet.",
     "verify": "Check a dataset: schema, ranges, projection, checksum.",
     "doctor": "Report what this machine has and lacks, with remedies.",
