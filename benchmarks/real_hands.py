@@ -13,7 +13,8 @@ measured only with --open-rest: once, at the end. Runs that ended are not run ag
 
 Figures are those of `handaug evaluate`: distances of joints with visibility >= 1 over the longer side of the labelled
 joints' box. "median" and "mean" are in % of it; "no knuckles" leaves the MCP joints out, which other data sets put up
-to 2 cm elsewhere; "renders" is the median on the renders' own test split, the error without any step to reality.
+to 2 cm elsewhere; "own renders" is the renders' own test split, the error without any step to reality; "mean pose" is
+what the mean pose of the renders scores, whatever the image.
 The 95 % interval draws seeds and blocks of neighbouring frames, which are near-duplicates, with replacement.
 OUT holds real_hands.json, the runs, and examples.png: real images, not to be shared where their licence forbids it.
 """
@@ -163,14 +164,21 @@ def claim(out: Path, key: dict[str, Any]) -> None:
 
 def errors(folders: Sequence[Path], recipe: Recipe, rows: RowPool, device: str) -> tuple[Floats, NDArray[np.float32]]:
     """Shares of the box (seeds, N, 21), and the places (seeds, N, 21, 2) px."""
-    shares, places = [], []
-    for folder in folders:
-        found = predict_run(folder, recipe, rows, device).keypoints
-        metrics = KeypointMetrics()
-        metrics.update(found, rows.keypoints_2d, rows.visibility)
-        shares.append(metrics.box_distances())
-        places.append(found)
-    return np.stack(shares), np.stack(places)
+    places = [predict_run(folder, recipe, rows, device).keypoints for folder in folders]
+    return np.stack([shares_of(found, rows) for found in places]), np.stack(places)
+
+
+def shares_of(found: NDArray[np.floating[Any]], rows: RowPool) -> Floats:
+    """Distances (N, 21) of places from the labels, over the longer side of the labelled joints' box."""
+    metrics = KeypointMetrics()
+    metrics.update(found, rows.keypoints_2d, rows.visibility)
+    return metrics.box_distances()
+
+
+def mean_pose(rows: RowPool) -> Floats:
+    """(21, 2) px: the answer of one who looks at no image."""
+    labelled = np.where(rows.visibility[..., None] > 0, rows.keypoints_2d, np.nan)
+    return np.asarray(np.nanmean(labelled, 0), np.float64)
 
 
 def figures(shares: Floats) -> dict[str, Any]:
@@ -281,8 +289,11 @@ def measure(
     if not arguments.open_rest:
         del parts["rest"]
     table: dict[str, Any] = {"arms": {name: {} for name in sources}, "comparisons": {}}
+    guess = mean_pose(pool(sources["renders"].train))
+    table["arms"]["mean pose"] = {}
     for part, numbers in parts.items():
         rows, shares = pool([HandDataset(real, rows=numbers)]), {}
+        table["arms"]["mean pose"][part] = figures(shares_of(np.broadcast_to(guess, (len(rows), 21, 2)), rows)[None])
         for name in sources:
             shares[name], places = errors(folders[name], recipe, rows, device)
             table["arms"][name][part] = figures(shares[name])
