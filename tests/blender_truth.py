@@ -6,6 +6,7 @@ off the middle),
 * an emissive ball at each joint, one at a time, with no hand there: `balls` (S, 21, H, W) alpha;
 * the hand's object index and depth at pixel centres: `index`, `depth` (S, H, W);
 * the backdrop's panorama straight through the camera: `panorama` (H, W, 3), beside ours: `looked_up`;
+* object index and depth of pictures with two hands, with things held, worn and in front: `full_index`, `full_depth`;
 * a white card under each kind of light: `card` radiance, where `lighting.measure` says `card_expected`.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import replace
 
 import bpy  # noqa: TID251
 import numpy as np
+from full_scenes import FULL
 from numpy.typing import NDArray
 
 from handaug.render.appearance import sample_appearance
@@ -46,6 +48,11 @@ def scenes(model: HandModel) -> list[tuple[HandScene, NDArray[np.float32]]]:
                 scene = replace(scene, intrinsics=camera)
             found.append((scene, hand.labels["keypoints_3d"]))
     return found
+
+
+def full_scenes(model: HandModel) -> list[HandScene]:
+    """Pictures with everything that may be in one; `tests/test_render.py` labels the same."""
+    return [sample_hand(config, model, pose).scene for config in FULL for pose in range(2)]
 
 
 def glowing_ball() -> bpy.types.Object:
@@ -93,6 +100,15 @@ def main(out: str) -> None:
         found["depth"].append(passes["Depth"][..., 0])
         found["joints"].append(joints)
         found["cameras"].append(hand.intrinsics)
+
+    for name in ("full_index", "full_depth"):
+        found[name] = []
+    for full in full_scenes(model):
+        session.render(full, appearance, light, samples=1, seed=0)
+        passes = session.shoot(1, 0, denoise=False)
+        found["full_index"].append(passes["Object Index"][..., 0])
+        found["full_depth"].append(passes["Depth"][..., 0])
+    session.render(hands[0][0], appearance, light, samples=1, seed=0)  # nothing but a hand
 
     scene.cycles.filter_width = 1.0
     session.hand.hide_render = True

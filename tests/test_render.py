@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_scenes import FULL
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
@@ -103,6 +104,28 @@ def test_mask_and_depth_agree_with_blenders(truth: Arrays) -> None:
             off = np.abs(ours.depth - truth["depth"][case])[both]
             assert np.median(off) < 5e-5 and (off > 1e-3).mean() < 0.01
             case += 1
+
+
+def test_labels_of_full_pictures_agree_with_blenders(truth: Arrays) -> None:
+    """Two hands, sleeves, gloves, jewellery, things held and in front: who is seen where, by Blender's object index."""
+    model = HandModel.load()
+    hands = [sample_hand(config, model, pose) for config in FULL for pose in range(2)]
+    values: set[int] = set()
+    for hand, index, depth in zip(hands, truth["full_index"], truth["full_depth"], strict=True):
+        mask = hand.labels["mask"].astype(int)
+        # Index 1 is the hand, 2 and more are the things in their order, 100 the second hand.
+        meant = np.zeros_like(mask)
+        meant[index == 100] = 4
+        meant[index == 1] = 1  # or forearm
+        for number, thing in enumerate(hand.scene.things):
+            meant[index == 2 + number] = np.max(thing.mask)
+        arm = np.where(mask == 2, 1, mask)
+        same = np.where(meant == 2, 1, meant) == arm
+        assert (~same).sum() <= 0.01 * (mask > 0).sum()  # rays that graze a rim
+        values |= set(np.unique(mask).tolist())
+        both = same & (mask > 0)
+        assert np.median(np.abs(hand.labels["depth"] - depth)[both] / depth[both]) < 1e-3  # float16
+    assert values == {0, 1, 2, 3, 4}
 
 
 def test_the_panorama_behind_is_the_one_that_lights(truth: Arrays) -> None:
@@ -293,6 +316,42 @@ def test_backgrounds_stand_behind_the_hand(tmp_path: Path) -> None:
     for image, mask in zip(found["images"], found["mask"], strict=True):
         wall = image[distance_transform_edt(mask == 0) > 3].mean(0)
         assert wall[1] > 1.5 * wall[0] and wall[1] > 1.5 * wall[2]
+
+
+def test_pairs_of_two_dressed_hands_share_everything_but_their_looks(tmp_path: Path) -> None:
+    config = RenderConfig(
+        poses=8,
+        size=32,
+        quality="draft",
+        hands="two",
+        occluders=True,
+        occluder_kinds="held=1,front=1",
+        clothing="both",
+        jewellery="both",
+    )
+    out = render_dataset(config, tmp_path / "two.h5", workers=1)
+    assert verify_dataset(out) == []
+    found = read(out)
+    assert len(found["images"]) == config.rows == 32 and len(np.unique(found["image_id"])) == config.images == 16
+    for name in (
+        "keypoints_2d",
+        "keypoints_3d",
+        "visibility",
+        "occlusion",
+        "camera",
+        "mask",
+        "pose_id",
+        "pose_factors",
+    ):
+        pairs = found[name].reshape(16, 2, *found[name].shape[1:])  # the looks of one hand of one pose
+        np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1], err_msg=name)
+    for image in np.unique(found["image_id"]):
+        first, second = np.flatnonzero(found["image_id"] == image)
+        np.testing.assert_array_equal(found["images"][first], found["images"][second])
+        assert found["handedness"][first] != found["handedness"][second]
+        for name in ("appearance_id", "split", "group"):
+            assert found[name][first] == found[name][second]
+    assert set(np.unique(found["mask"])) == {0, 1, 2, 3, 4} and 3 in found["occlusion"]
 
 
 # -- wrong input
