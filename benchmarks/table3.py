@@ -1,0 +1,125 @@
+"""Table 3 of Li et al. 2019: Inception Score (and FID) of held-out swaps, and which of two methods people prefer.
+
+    python benchmarks/table3.py scores RENDERS RUN... --features FEATURES [--swaps 2000] [--out scores.json]
+    python benchmarks/table3.py sheet RENDERS RUN_A RUN_B OUT [--trials 64]
+    python benchmarks/table3.py count OUT/key.csv answers.csv...
+
+`scores` swaps pose and appearance of random rows of the test split, of one side and of different poses, the same rows
+for every run, and measures them against the real rows. FEATURES is a file of stock Inception weights
+(pt_inception-2015-12-05-6726825d.pth, the network of the published scores), or the folder of an estimator of ours,
+whose figures **compare with no published one**. The first line of the table is the real test rows themselves (their FID
+is that between two halves of them: the floor), the last what the paper reports.
+
+`sheet` writes OUT/preference.html, which works in any browser without a network, and OUT/key.csv, which the person does
+not get. `count` reads the answers that the sheet saves and prints the share with a 95 % interval (Wilson).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handaug.augment.preference import Trial, count_answers, write_sheet
+from handaug.data_specs.errors import InputError
+from handaug.data_specs.reader import HandDataset
+from handaug.models.feature_scores import feature_scores, load_feature_network
+from handaug.models.methods import PoseAppearanceModel, load_run
+
+PAPER = "paper: I.S. 4.96 +- 0.11 (paired data), 5.10 +- 0.10 (self); preferred 51.66 % (529) to 48.33 % (495) of 1,024"
+_BATCH = 64
+
+
+def draw_pairs(rows: HandDataset, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of x and y in the view: one side, different poses."""
+    rng, side, pose = np.random.default_rng(seed), rows.read("handedness"), rows.read("pose_id")
+    x, y = (rng.integers(0, len(rows), 20 * count) for _ in range(2))
+    good = np.flatnonzero((side[x] == side[y]) & (pose[x] != pose[y]))[:count]
+    if len(good) < count:
+        raise InputError(f"--swaps {count}: {rows.path} has too few test rows for as many swaps; ask for fewer")
+    return x[good], y[good]
+
+
+def swap(
+    model: PoseAppearanceModel, rows: HandDataset, x: NDArray[np.int64], y: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """D(p(x), a(y)) as uint8 (N, H, W, C)."""
+    images = torch.from_numpy(rows.read("images")).permute(0, 3, 1, 2).float() / 255.0
+    drawn = []
+    for i, j in zip(torch.from_numpy(x).split(_BATCH), torch.from_numpy(y).split(_BATCH), strict=True):
+        mixed = model.decode(model.encode_pose(images[i]), model.encode_appearance(images[j])).clamp(0, 1)
+        drawn.append((mixed.cpu() * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.ascontiguousarray(np.concatenate(drawn))
+
+
+def scores(options: argparse.Namespace) -> None:
+    test = HandDataset(options.renders, split="test")
+    network = load_feature_network(options.features, HandDataset(options.renders, split="train"), options.device)
+    x, y = draw_pairs(test, options.swaps, options.seed)
+    real = test.read("images")
+    table = {"true renders": feature_scores(network, real[::2], real[1::2])}
+    for run in options.runs:
+        drawn = swap(load_run(run, options.device), test, x, y)
+        table[f"{load_run(run).method} ({run.name})"] = feature_scores(network, real, drawn)
+    print(f"{len(test)} real test rows, {options.swaps} swaps; {network.note}")
+    for name, row in table.items():
+        print(f"{name:32} I.S. {row['inception_score']:.2f} +- {row['inception_score_std']:.2f}   FID {row['fid']:.2f}")
+    print(PAPER)
+    if options.out:
+        stored = {"note": network.note, "swaps": options.swaps, "features": str(options.features), "rows": table}
+        options.out.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def sheet(options: argparse.Namespace) -> None:
+    test = HandDataset(options.renders, split="test")
+    x, y = draw_pairs(test, options.trials, options.seed)
+    models = [load_run(run, options.device) for run in (options.first, options.second)]
+    drawn = [swap(model, test, x, y) for model in models]
+    names = [f"{model.method}:{run.name}" for model, run in zip(models, (options.first, options.second), strict=True)]
+    if names[0] == names[1]:
+        raise InputError(f"{options.second}: is the same run as the first; give another")
+    images = test.read("images")
+    trials = [Trial(images[i], images[j], a, b) for i, j, a, b in zip(x, y, drawn[0], drawn[1], strict=True)]
+    page, key = write_sheet(options.out, trials, (names[0], names[1]), options.seed)
+    print(f"{page}: {len(trials)} lines to fill in; {key} says whose is whose, keep it from the person")
+
+
+def count(options: argparse.Namespace) -> None:
+    found = count_answers(options.key, options.answers)
+    low, high = found.ci95
+    print(
+        f"{found.names[0]} preferred in {found.share:.1%} ({found.counts[0]} of {sum(found.counts)}; 95 %: {low:.1%} "
+        f"to {high:.1%}) against {found.names[1]}; {found.undecided} undecided"
+    )
+    print(PAPER)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(required=True)
+    one = parts.add_parser("scores")
+    one.add_argument("renders", type=Path)
+    one.add_argument("runs", type=Path, nargs="+")
+    one.add_argument("--features", type=Path, required=True)
+    one.add_argument("--swaps", type=int, default=2000)
+    one.add_argument("--out", type=Path)
+    two = parts.add_parser("sheet")
+    for name in ("renders", "first", "second", "out"):
+        two.add_argument(name, type=Path)
+    two.add_argument("--trials", type=int, default=64)
+    for part in (one, two):
+        part.add_argument("--seed", type=int, default=0)
+        part.add_argument("--device", default="cpu")
+    three = parts.add_parser("count")
+    three.add_argument("key", type=Path)
+    three.add_argument("answers", type=Path, nargs="+")
+    for part, work in ((one, scores), (two, sheet), (three, count)):
+        part.set_defaults(work=work)
+    options = parser.parse_args()
+    options.work(options)
+
+
+if __name__ == "__main__":
+    main()
