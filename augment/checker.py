@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from handaug.augment.batches import RowPool, training_batches
-from handaug.augment.codes import padded
+from handaug.augment.codes import PAD_ROWS, padded
 from handaug.augment.folds import cut_folds
 from handaug.augment.parallel import run_trainings
 from handaug.augment.transforms import TrainTransform
@@ -351,9 +352,11 @@ class Checkers:
         answers: NDArray[np.float32] = self._empty[number][_grey_level(images)]
         return answers
 
-    def predict(self, number: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Keypoints (N, 21, 2) in pixels by estimator `number` of uint8 NHWC images."""
-        return estimate(self._estimators[number], images)
+    def predict(self, number: int, images: Tensor) -> NDArray[np.float32]:
+        """Keypoints (N, 21, 2) in pixels by estimator `number` of uint8 images (N, C, H, W), on any device."""
+        missing = -len(images) % PAD_ROWS
+        whole = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
+        return predict_keypoints(self._estimators[number].eval(), whole).numpy()[: len(images)]
 
 
 def _look_up(keys: NDArray[np.int64], values: NDArray[np.int8], wanted: NDArray[np.int64]) -> NDArray[np.int8]:

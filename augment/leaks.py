@@ -91,8 +91,10 @@ def _sources_outside_train(data: HandDataset, held_out: HandDataset) -> Iterator
     """Minted rows whose source is a held-out row, where the source file is the held-out file itself."""
     whole = HandDataset(held_out.path, fields=["split"])
     split: NDArray[np.uint8] = whole.read("split")
-    for name in ("pose_source", "appearance_source"):
-        if data.attrs.get(f"{name}_checksum") == held_out.checksum and data.has(f"provenance/{name}"):
+    for name in ("pose_source", "appearance_source", "appearance_source_2"):
+        if data.attrs.get(f"{name.removesuffix('_2')}_checksum") == held_out.checksum and data.has(
+            f"provenance/{name}"
+        ):
             sources = data.read(f"provenance/{name}")
             bad = split[sources] != TRAIN
             if bad.any():

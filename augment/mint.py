@@ -5,25 +5,35 @@
 
 import hashlib
 import json
+import struct
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from handaug.augment.checker import Checkers, fingerprint, row_errors
-from handaug.augment.codes import CodeStore, decode_images
-from handaug.augment.pairing import Pairing, read_sources
-from handaug.augment.remix_report import Tones, pose_bins
+from handaug.augment.codes import CodeFile, blend_appearances, decode_levels, encode_block, encode_poses, padded
+from handaug.augment.pairing import Pairing
+from handaug.augment.rarity import appearance_rarity
+from handaug.augment.sources import UNKNOWN, SourceTable, prior_sources, read_sources
 from handaug.data_specs.camera import flip_keypoints_2d
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.progress import Progress
 from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.schema import TRAIN
-from handaug.models.methods import load_run
+from handaug.data_specs.schema import FIELDS, TRAIN
+from handaug.models.dvae.api import Dvae
+from handaug.models.methods import PoseAppearanceModel, load_run
 
-__all__ = ["Judged", "Mint", "RemixConfig"]
+__all__ = ["PAIRS", "PRIOR", "Judged", "Mint", "RemixConfig", "check_fits", "open_sources"]
+
+PRIOR = "prior"
+"""The value of --appearances that stands for the disentangler's own prior."""
+
+PAIRS = ("random", "coverage", "interpolate")
+"""How pairs are chosen (--pairs)."""
 
 _COPIED = (
     "keypoints_2d",
@@ -41,6 +51,8 @@ _COPIED = (
 pixels that were not drawn.
 """
 
+_PRIOR_DRAWS = 4096
+
 
 @dataclass(frozen=True)
 class RemixConfig:
@@ -54,12 +66,15 @@ class RemixConfig:
     """Folder of the disentangler (--checkpoint)."""
     checker: Path
     """Folder of the checker (--checker)."""
-    appearances: Path | None = None
-    """Dataset whose train split lends appearances, labelled or not (--appearances); the poses' own by default."""
+    appearances: Path | str | None = None
+    """Dataset whose train split lends appearances, labelled or not, or `PRIOR` (--appearances); the poses' own by
+    default."""
     max_label_error: float | None = None
     """Threshold in pixels (--max-label-error); the checker's own by default."""
     seed: int = 0
     """Of the pairs (--seed)."""
+    pairs: str = "random"
+    """One of `PAIRS`: poses and appearances alike; rare ones more often; blends of two appearances (--pairs)."""
     max_tries: int = 8
     """Draws for each image wanted of a pose row before the rest of its quota goes to others."""
 
@@ -68,6 +83,42 @@ class RemixConfig:
             raise InputError(f"--n {self.n}: mint at least 1 image")
         if self.max_label_error is not None and not self.max_label_error > 0:
             raise InputError(f"--max-label-error {self.max_label_error}: give a distance above 0 pixels")
+        if self.pairs not in PAIRS:
+            raise InputError(f"--pairs {self.pairs}: choose one of {', '.join(PAIRS)}")
+
+    @property
+    def from_prior(self) -> bool:
+        """Whether appearances are drawn from the disentangler's prior."""
+        return self.appearances == PRIOR
+
+    @property
+    def lends(self) -> Path:
+        """The file that lends appearances; the poses' own where the prior does."""
+        return self.poses if self.appearances is None or self.from_prior else Path(self.appearances)
+
+
+def open_sources(config: RemixConfig) -> tuple[HandDataset, HandDataset]:
+    """Views of the rows that give poses and of those that lend appearances.
+
+    Raises:
+        InputError: A file is wrong, has no train rows, or the two differ in size or channels.
+    """
+    poses = HandDataset(config.poses, split="train")
+    lends = HandDataset(config.lends, split="train", unlabelled=True)
+    for path, data in ((config.poses, poses), (config.lends, lends)):
+        if not len(data):
+            raise InputError(f"{path}: has no rows in its train split; remix reads split 0 only")
+    check_fits(lends, poses.size, poses.channels, str(poses.path))
+    return poses, lends
+
+
+def check_fits(data: HandDataset, size: tuple[int, int], channels: int, what: str) -> None:
+    """Raise InputError unless a dataset has this size and these channels; `what` names who asks for them."""
+    if data.size != size or data.channels != channels:
+        raise InputError(
+            f"{data.path}: has {data.size[0]} x {data.size[1]} px with {data.channels} channels, {what} has "
+            f"{size[0]} x {size[1]} px with {channels}; give data of that size"
+        )
 
 
 @dataclass
@@ -75,116 +126,275 @@ class Judged:
     """What came of a block of pairs; first axis B."""
 
     images: NDArray[np.uint8]
+    """(B, H, W, C)."""
     error: NDArray[np.float32]
+    """Mean distance between estimate and label, pixels."""
     error_max: NDArray[np.float32]
-    strays: NDArray[np.bool_]
+    """Largest distance of a joint."""
+    nearer: NDArray[np.bool_]
+    """The estimate is nearer to the pose of a row that lent its appearance."""
+    blind: NDArray[np.bool_]
+    """The estimate is what the estimator answers where there is no hand."""
     keep: NDArray[np.bool_]
+    second: NDArray[np.int64]
+    """The second appearance of a blend, else the first."""
+    weight: NDArray[np.float32]
+    """Of the first."""
 
 
 class Mint:
-    """The sources, the models and the rules, opened once."""
+    """The sources, the models and the rules, opened once in each process.
 
-    def __init__(self, config: RemixConfig, device: str) -> None:
+    Args:
+        config: What from what.
+        device: Where to compute.
+        folder: Work folder in which another process has left the tables of the sources (`save_sources`).
+    """
+
+    def __init__(self, config: RemixConfig, device: str, folder: Path | None = None) -> None:
         self.config, self.device = config, device
-        appearances = config.appearances or config.poses
-        self.pose_data = HandDataset(config.poses, split="train")
-        self.appearance_data = HandDataset(appearances, split="train")
-        for path, data in ((config.poses, self.pose_data), (appearances, self.appearance_data)):
-            if not len(data):
-                raise InputError(f"{path}: has no rows in its train split; remix reads split 0 only")
-        self.model = load_run(config.disentangler, device=device)
-        size, channels = tuple(self.model.size), self.model.channels
-        for data in (self.pose_data, self.appearance_data):
-            if data.size != size or data.channels != channels:
-                raise InputError(
-                    f"{data.path}: has {data.size[0]} x {data.size[1]} px with {data.channels} channels, the "
-                    "disentangler "
-                    f"{config.disentangler} takes {size[0]} x {size[1]} px with {channels}; give data of that size"
-                )
+        self.pose_data, self.appearance_data = open_sources(config)
+        self.model: PoseAppearanceModel = load_run(config.disentangler, device=device)
+        size = (self.model.size[0], self.model.size[1])
+        check_fits(self.pose_data, size, self.model.channels, f"the disentangler {config.disentangler}")
         self.checkers = Checkers.load(config.checker, device=device)
         self.threshold = self.checkers.threshold_px if config.max_label_error is None else config.max_label_error
-        self.poses = read_sources(self.pose_data, self.checkers.folds_of(self.pose_data))
-        self.appearances = read_sources(self.appearance_data, self.checkers.folds_of(self.appearance_data))
-        self.pairing = Pairing(self.poses, self.appearances, config.seed)
-        self.tones = Tones.of(self.appearances.tone)
-        self.bins, self.bin_names = pose_bins(self.pose_data)
-        self.capacity = np.array(
-            [self.pairing.capacity(i) if ok else 0 for i, ok in enumerate(self.poses.labelled)], np.int64
-        )
-        if not self.poses.labelled.any():
+        if folder is None:
+            self.poses, self.appearances = self._read_tables()
+        else:
+            self.poses, self.appearances = (SourceTable.load(path) for path in _table_paths(folder))
+        weights = None
+        if config.pairs == "coverage" and not config.from_prior:
+            weights = appearance_rarity(self.appearances, config.seed)
+        self.pairing = Pairing(self.poses, self.appearances, config.seed, weights)
+        self.fields = [name for name in _COPIED if self.pose_data.has(name)]
+
+    def _read_tables(self) -> tuple[SourceTable, SourceTable]:
+        config = self.config
+        poses = read_sources(self.pose_data, self.checkers.folds_of(self.pose_data))
+        if not poses.labelled.any():
             raise InputError(f"{config.poses}: none of its train rows is labelled; give labelled data as --poses")
-        self.identity = {
+        if config.from_prior:
+            if not (isinstance(self.model, Dvae) and self.model.draws_images):
+                raise InputError(
+                    f"--appearances {PRIOR}: {self.model.method} has no prior over appearances; give a dataset, or "
+                    "--checkpoint a run of dvae or dvae-zu"
+                )
+            wanted = 2 * config.max_tries * -(-config.n // int(poses.labelled.sum()))
+            return poses, prior_sources(max(_PRIOR_DRAWS, wanted))
+        fold = self.checkers.folds_of(self.appearance_data)
+        other = self.appearance_data.checksum != self.pose_data.checksum
+        return poses, read_sources(self.appearance_data, fold, other_file=other)
+
+    def save_sources(self, folder: Path) -> None:
+        """Leave the tables for other processes."""
+        for table, path in zip((self.poses, self.appearances), _table_paths(folder), strict=True):
+            table.save(path)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes the minted file what it is."""
+        config = self.config
+        return {
             "command": "remix",
             "n": config.n,
             "seed": config.seed,
+            "pairs": config.pairs,
             "max_label_error_px": self.threshold,
             "max_tries": config.max_tries,
             "poses": self.pose_data.checksum,
-            "appearances": self.appearance_data.checksum,
+            "appearances": PRIOR if config.from_prior else self.appearance_data.checksum,
             "disentangler": fingerprint(config.disentangler),
             "checker": fingerprint(config.checker),
         }
-        self.fields = [name for name in _COPIED if self.pose_data.has(name)]
 
-    def open_codes(self, folder: Path, progress: Progress) -> None:
-        """Encode poses and appearances; mirrored appearances follow when they are needed."""
-        self.p = CodeStore(self.model, self.pose_data, "pose", folder, self.device)
-        self.a = CodeStore(self.model, self.appearance_data, "appearance", folder, self.device)
-        self.a_mirrored = CodeStore(self.model, self.appearance_data, "appearance", folder, self.device, mirror=True)
-        self.p.encode_all(progress)
-        self.a.encode_all(progress)
+    @cached_property
+    def capacity(self) -> NDArray[np.int64]:
+        """(poses,) images that each row can be minted into before the check."""
+        count = [self.pairing.capacity(i) if ok else 0 for i, ok in enumerate(self.poses.labelled)]
+        return np.array(count, np.int64)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether any appearance has to be mirrored for any pose."""
+        sides = set(np.unique(self.appearances.handedness).tolist()) - {UNKNOWN}
+        return any(side != other for side in sides for other in np.unique(self.poses.handedness).tolist())
+
+    @cached_property
+    def pose_code_bytes(self) -> int:
+        """Bytes of one pose code as it is kept."""
+        return int(
+            encode_poses(self.model, self.pose_data, np.flatnonzero(self.poses.labelled)[:1], self.device).nbytes
+        )
+
+    def code_files(self, folder: Path) -> dict[bool, CodeFile]:
+        """The appearance codes, plain (False) and mirrored (True)."""
+        if self.config.from_prior:
+            assert isinstance(self.model, Dvae)
+            shape = tuple(self.model.prior_appearance(1, 0).shape[1:])
+        else:
+            image = self.appearance_data.read("images", slice(0, 1))
+            shape = encode_block(self.model, image, "appearance", self.device).shape[1:]
+        names = {False: "codes-appearance.f16", **({True: "codes-mirrored.f16"} if self.mirrors else {})}
+        return {flag: CodeFile(folder / name, len(self.appearances), shape) for flag, name in names.items()}
+
+    def open_codes(self, folder: Path) -> None:
+        """Use the appearance codes of a work folder."""
+        self.codes = self.code_files(folder)
+
+    def open_poses(self, poses: NDArray[np.int64]) -> None:
+        """Encode the pose rows that are drawn next."""
+        self._place = np.full(len(self.poses), -1, np.int64)
+        self._place[poses] = np.arange(len(poses))
+        self._pose_codes = encode_poses(self.model, self.pose_data, poses, self.device)
 
     def judge(self, pose: NDArray[np.int64], appearance: NDArray[np.int64]) -> Judged:
         """Draw and check a block of pairs."""
-        mirrored = self.appearances.handedness[appearance] != self.poses.handedness[pose]
-        codes = np.empty_like(self.a.get(appearance[:1]), shape=(len(pose), *self.a.get(appearance[:1]).shape[1:]))
-        for flag, store in ((False, self.a), (True, self.a_mirrored)):
-            if (mirrored == flag).any():
-                codes[mirrored == flag] = store.get(appearance[mirrored == flag])
-        images = decode_images(self.model, self.p.get(pose), codes, self.device)
+        second, weight = appearance, np.ones(len(pose), np.float32)
+        if self.config.pairs == "interpolate":
+            second, weight = self.pairing.partners(pose, appearance)
+        levels = self._draw(pose, self._lend(pose, appearance, second, weight))
         number = self.pairing.checker_of(pose, appearance)
+        images = np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
         found, empty = np.empty((len(pose), 21, 2), np.float32), np.empty((len(pose), 21, 2), np.float32)
         for k in (0, 1):
-            if (number == k).any():
-                found[number == k] = self.checkers.predict(k, images[number == k])
-                empty[number == k] = self.checkers.of_empty_images(k, images[number == k])
+            if (mine := np.flatnonzero(number == k)).size:
+                # Most blocks are checked by one estimator: those are not copied.
+                whole = levels if len(mine) == len(levels) else levels[torch.from_numpy(mine).to(levels.device)]
+                found[mine] = self.checkers.predict(k, whole)
+                empty[mine] = self.checkers.of_empty_images(k, images[mine])
         true, seen = self.poses.keypoints_2d[pose], self.poses.visibility[pose] > 0
         error = row_errors(found, true, seen)
         error_max = np.where(seen, np.linalg.norm(found - true, axis=-1), 0).max(1).astype(np.float32)
-        other = self.appearances.keypoints_2d[appearance]
-        other = np.where(mirrored[:, None, None], flip_keypoints_2d(other, images.shape[2]), other)
-        to_other = row_errors(found, other, self.appearances.visibility[appearance])
+        nearer = self._distance_to(found, pose, appearance) < error
+        if self.config.pairs == "interpolate":
+            nearer |= self._distance_to(found, pose, second) < error
         blind = row_errors(found, empty, seen) < self.checkers.empty_px
-        strays = (np.isfinite(to_other) & (to_other < error)) | blind
-        return Judged(images, error, error_max, strays, (error <= self.threshold) & ~strays)
+        keep = (error <= self.threshold) & ~nearer & ~blind
+        return Judged(images, error, error_max, nearer, blind, keep, second, weight)
+
+    def mirrored(self, pose: NDArray[np.int64], appearance: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each appearance is used as its mirror image: its side is known, and it is the other one."""
+        side = self.appearances.handedness[appearance]
+        turned: NDArray[np.bool_] = (side != UNKNOWN) & (side != self.poses.handedness[pose])
+        return turned
+
+    def _distance_to(
+        self, found: NDArray[np.float32], pose: NDArray[np.int64], appearance: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Mean distance from the estimate to the label of the row that lent its appearance, as that row was used;
+        infinite where it has none.
+        """
+        other = self.appearances.keypoints_2d[appearance]
+        turned = flip_keypoints_2d(other, self.pose_data.size[1])
+        other = np.where(self.mirrored(pose, appearance)[:, None, None], turned, other)
+        distance = row_errors(found, other, self.appearances.visibility[appearance])
+        return np.where(np.isfinite(distance), distance, np.float32(np.inf))
+
+    def _lend(
+        self,
+        pose: NDArray[np.int64],
+        first: NDArray[np.int64],
+        second: NDArray[np.int64],
+        weight: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        codes = self._codes_of(pose, first)
+        return codes if second is first else blend_appearances(self.model, codes, self._codes_of(pose, second), weight)
+
+    def _codes_of(self, pose: NDArray[np.int64], appearance: NDArray[np.int64]) -> NDArray[np.float32]:
+        mirrored = self.mirrored(pose, appearance)
+        codes = np.empty((len(pose), *self.codes[False].shape), np.float32)
+        for flag, file in self.codes.items():
+            if (mirrored == flag).any():
+                codes[mirrored == flag] = file.get(appearance[mirrored == flag])
+        return codes
+
+    def _draw(self, pose: NDArray[np.int64], codes: NDArray[np.float32]) -> torch.Tensor:
+        """Images (B, C, H, W) uint8 on the device."""
+        distinct, which = np.unique(pose, return_inverse=True)
+        given = padded(self._pose_codes[self._place[distinct]], 4)
+        levels = decode_levels(
+            self.model,
+            torch.from_numpy(given).to(self.device).float(),
+            torch.from_numpy(padded(which.reshape(-1))).to(self.device),
+            torch.from_numpy(padded(codes)).to(self.device),
+        )
+        return levels[: len(pose)]
 
     def rows(self, pose: NDArray[np.int64], appearance: NDArray[np.int64], judged: Judged) -> dict[str, NDArray[Any]]:
         """File rows of the kept pairs of a block."""
-        x, y = pose[judged.keep], appearance[judged.keep]
-        rows = {name: self.pose_data.read(name, x) for name in self.fields}
-        rows["images"] = judged.images[judged.keep]
+        keep = judged.keep
+        x, y, second = pose[keep], appearance[keep], judged.second[keep]
+        distinct, which = np.unique(x, return_inverse=True)
+        rows = {
+            name: self.pose_data.read(name, distinct)[which] if FIELDS[name].pixels else self._labels[name][x]
+            for name in self.fields
+        }
+        sources = [self.poses.rows[x], self.appearances.rows[y]]
+        blended = self.config.pairs == "interpolate"
+        if blended:
+            sources.append(self.appearances.rows[second])
+        rows["images"] = judged.images[keep]
         rows["split"] = np.full(len(x), TRAIN, np.uint8)
-        rows["appearance_id"] = self._appearance_ids(y)
-        rows["image_id"] = np.array(
-            [_hash_id(self.identity, *self._pair(i, j)) for i, j in zip(x, y, strict=True)], np.int64
-        )
-        rows["provenance/pose_source"] = self.poses.rows[x]
-        rows["provenance/appearance_source"] = self.appearances.rows[y]
-        rows["provenance/label_error_px"] = judged.error[judged.keep]
-        rows["provenance/label_error_max_px"] = judged.error_max[judged.keep]
+        rows["appearance_id"] = self._appearance_ids(y, second, judged.weight[keep])
+        rows["image_id"] = _hash_ids(self._image_context, np.stack(sources, 1))
+        rows["provenance/pose_source"] = sources[0]
+        rows["provenance/appearance_source"] = sources[1]
+        if blended:
+            rows["provenance/appearance_source_2"] = sources[2]
+            rows["provenance/appearance_weight"] = judged.weight[keep]
+        rows["provenance/label_error_px"] = judged.error[keep]
+        rows["provenance/label_error_max_px"] = judged.error_max[keep]
         return rows
 
-    def _pair(self, x: int, y: int) -> tuple[int, int]:
-        return int(self.poses.rows[x]), int(self.appearances.rows[y])
+    @property
+    def written(self) -> list[str]:
+        """Fields of a minted file beside the required ones."""
+        provenance = ["pose_source", "appearance_source", "label_error_px", "label_error_max_px"]
+        if self.config.pairs == "interpolate":
+            provenance += ["appearance_source_2", "appearance_weight"]
+        return [*self.fields, "appearance_id", "image_id", *(f"provenance/{name}" for name in provenance)]
 
-    def _appearance_ids(self, y: NDArray[np.int64]) -> NDArray[np.int64]:
+    @cached_property
+    def _labels(self) -> dict[str, NDArray[Any]]:
+        """Labels of all pose rows: read as a whole, since rows one by one cost more than drawing the image."""
+        return {name: self.pose_data.read(name) for name in self.fields if not FIELDS[name].pixels}
+
+    @cached_property
+    def _image_context(self) -> bytes:
+        return _context(self.identity)
+
+    def _appearance_ids(
+        self, first: NDArray[np.int64], second: NDArray[np.int64], weight: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """Those of the file that lends; a blend or a draw from the prior is an appearance of its own."""
+        if self.config.from_prior:
+            drawn = {"disentangler": self.identity["disentangler"], "prior": self.config.seed}
+            return _hash_ids(_context(drawn), self.appearances.rows[first][:, None])
+        if self.config.pairs == "interpolate":
+            lends = {"appearances": self.appearance_data.checksum, "blend": True}
+            bits = weight.view(np.int32).astype(np.int64)
+            parts = np.stack([self.appearances.rows[first], self.appearances.rows[second], bits], 1)
+            return _hash_ids(_context(lends), parts)
         if self.appearance_data.has("appearance_id"):
-            return self.appearances.appearance_id[y]
-        source = {"appearances": self.appearance_data.checksum}
-        return np.array([_hash_id(source, int(row)) for row in self.appearances.rows[y]], np.int64)
+            return self.appearances.appearance_id[first]
+        lends = {"appearances": self.appearance_data.checksum}
+        return _hash_ids(_context(lends), self.appearances.rows[first][:, None])
 
 
-def _hash_id(context: dict[str, Any], *numbers: int) -> int:
-    """A 63-bit id, unique across files as far as hashes are."""
-    text = json.dumps([context, *numbers], sort_keys=True).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+def _table_paths(folder: Path) -> tuple[Path, Path]:
+    return folder / "sources-poses.npz", folder / "sources-appearances.npz"
+
+
+def _context(values: dict[str, Any]) -> bytes:
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode()).digest()
+
+
+def _hash_ids(context: bytes, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """63-bit ids of rows of numbers (N, K), unique across files as far as hashes are."""
+    ids = [
+        int.from_bytes(hashlib.blake2b(context + struct.pack(f"<{len(row)}q", *row), digest_size=8).digest(), "big")
+        >> 1
+        for row in numbers.tolist()
+    ]
+    return np.array(ids, np.int64)

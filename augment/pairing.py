@@ -1,104 +1,67 @@
-"""Which pose may be minted with which appearance, and how many images each pose gets.
+"""Which pose may be minted with which appearance, and in which order a pose meets them.
 
 Rules. Pose row x and appearance row y are paired only where
 
 * one estimator of the checker has seen neither (`fold`: same fold, or one of them was never in the checker's data),
 * both show occluders or neither does: an object in front of the hand belongs to the pose, and the decoder would have
-  to guess it,
+  to guess it; where it is not known whether y shows one, it may go with any pose,
 * y shows another pose than x, and x's pose has no true render in y's appearance: a minted image is a new combination,
 * the hands are of the same side; where they are not, y is mirrored first.
 
 Candidates of a pose row form one seeded sequence without repetition, which can be entered at any place: an affine walk
-j -> (a j + b) mod n over a shuffled list. So shards, refills and resumed runs need no memory of what was drawn.
+j -> (a j + b) mod n over a shuffled list. So shards, refills and resumed runs need no memory of what was drawn. Where
+appearances have weights the walk makes several rounds, and a hash of the pair says in which of them y's turn comes:
+the heavier, the earlier.
 """
 
 import math
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.schema import MASK_HAND, MASK_OCCLUDER, OCCLUDED_BY_OBJECT
+from handaug.augment.sources import UNKNOWN, SourceTable
 
-__all__ = ["Pairing", "SourceTable", "read_sources", "split_quota"]
+__all__ = ["Pairing", "pair_hash", "split_quota"]
 
-_SHUFFLE, _WALK, _QUOTA = 11, 12, 13
-_BLOCK = 1024
-_ABSENT = -1
+_SHUFFLE, _WALK, _QUOTA, _ROUND, _PARTNER, _WEIGHT = range(11, 17)
+_ROUNDS = 64
+_FIRST_ROUND = 8
+"""A weight of 1 comes in the first round with probability 1 - exp(-1 / 8), so that chances are nearly proportional."""
+_BLEND = (0.2, 0.8)
+"""Weights of the first of two blended appearances: nearer to 0 or 1 it would be one of the two."""
 
-
-@dataclass(frozen=True)
-class SourceTable:
-    """What pairing needs of the split-0 rows of one file; first axis S in every array."""
-
-    rows: NDArray[np.int64]
-    """Row numbers in the file."""
-    fold: NDArray[np.int8]
-    """The checker's fold that holds the row, -1 where the checker never had it."""
-    handedness: NDArray[np.uint8]
-    """0 left, 1 right."""
-    occluded: NDArray[np.bool_]
-    """Whether an occluder is in the picture."""
-    labelled: NDArray[np.bool_]
-    """Whether at least one joint is labelled."""
-    pose_id: NDArray[np.int64]
-    """-1 - row number where the file has none, so that no two rows seem to share a pose."""
-    appearance_id: NDArray[np.int64]
-    """-1 - row number where the file has none."""
-    tone: NDArray[np.float32]
-    """Mean brightness of the hand's pixels, 0 to 255 (of the whole image without a mask)."""
-    keypoints_2d: NDArray[np.float32]
-    """(S, 21, 2) pixels."""
-    visibility: NDArray[np.uint8]
-    """(S, 21)."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
+_Key = tuple[int, bool]
 
 
-def _ids(data: HandDataset, field: str) -> NDArray[np.int64]:
-    return data.read(field) if data.has(field) else -1 - data.rows
+def pair_hash(seed: int, kind: int, *numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """64 random bits for each tuple of numbers (splitmix64 of Steele et al. 2014, chained)."""
+    state = np.full(np.broadcast_shapes(*(n.shape for n in numbers)), seed & (2**64 - 1), np.uint64)
+    with np.errstate(over="ignore"):
+        for number in (np.int64(kind), *numbers):
+            state = state * np.uint64(0x9E3779B97F4A7C15) + np.asarray(number).astype(np.uint64)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return state
 
 
-def read_sources(data: HandDataset, fold: NDArray[np.int8]) -> SourceTable:
-    """Read the table of a dataset view in blocks; `fold` (S,) comes from the checker."""
-    occluded = np.zeros(len(data), bool)
-    tone = np.zeros(len(data), np.float32)
-    for start in range(0, len(data), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        brightness = data.read("images", block).mean(-1)
-        weight = np.ones_like(brightness)
-        if data.has("mask"):
-            mask = data.read("mask", block)
-            occluded[block] |= (mask == MASK_OCCLUDER).any((1, 2))
-            hand = mask == MASK_HAND
-            weight = np.where(hand.any((1, 2), keepdims=True), hand, 1.0)
-        if data.has("occlusion"):
-            occluded[block] |= (data.read("occlusion", block) == OCCLUDED_BY_OBJECT).any(1)
-        tone[block] = (brightness * weight).sum((1, 2)) / weight.sum((1, 2))
-    visibility = data.read("visibility")
-    return SourceTable(
-        rows=data.rows,
-        fold=fold,
-        handedness=data.read("handedness"),
-        occluded=occluded,
-        labelled=(visibility > 0).any(1),
-        pose_id=_ids(data, "pose_id"),
-        appearance_id=_ids(data, "appearance_id"),
-        tone=tone,
-        keypoints_2d=data.read("keypoints_2d"),
-        visibility=visibility,
-    )
+def _uniform(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Numbers in (0, 1)."""
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
 
 
-def split_quota(total: int, poses: int, seed: int) -> NDArray[np.int64]:
-    """Kept samples for each pose row: floor(total / poses), and one more for a seeded choice of rows, so that they
-    sum to total.
+def split_quota(total: int, weights: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    """Kept samples for each pose row, in proportion to its weight.
+
+    Rounded down, and one more for a seeded choice of rows with the largest remainders, so that they sum to total.
     """
-    quota = np.full(poses, total // poses, np.int64)
+    share = total * weights / weights.sum()
+    quota: NDArray[np.int64] = np.floor(share + 1e-9).astype(np.int64)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_QUOTA,)))
-    quota[rng.permutation(poses)[: total % poses]] += 1
+    order = rng.permutation(len(quota))
+    remainder = np.round((share - quota)[order], 9)
+    quota[order[np.argsort(-remainder, kind="stable")[: total - int(quota.sum())]]] += 1
     return quota
 
 
@@ -109,45 +72,61 @@ class Pairing:
         poses: Labelled rows that give pose and label.
         appearances: Rows that lend their appearance.
         seed: Of the walks.
+        weights: (appearances,) how often each is to come compared with others, mean 1; all alike by default.
     """
 
-    def __init__(self, poses: SourceTable, appearances: SourceTable, seed: int) -> None:
+    def __init__(
+        self, poses: SourceTable, appearances: SourceTable, seed: int, weights: NDArray[np.float64] | None = None
+    ) -> None:
         self.poses = poses
         self.appearances = appearances
         self._seed = seed
+        self._weights = weights
+        self._rounds = 1 if weights is None else _ROUNDS
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHUFFLE,)))
         shuffled = rng.permutation(len(appearances))
-        self._lists: dict[tuple[int, bool], NDArray[np.int64]] = {}
-        for fold in (_ABSENT, 0, 1):
+        self._lists: dict[_Key, NDArray[np.int64]] = {}
+        for fold in (UNKNOWN, 0, 1):
             for occluded in (False, True):
-                fits = appearances.occluded[shuffled] == occluded
-                if fold != _ABSENT:
-                    fits &= np.isin(appearances.fold[shuffled], (fold, _ABSENT))
+                fits = np.isin(appearances.occluded[shuffled], (occluded, UNKNOWN))
+                if fold != UNKNOWN:
+                    fits &= np.isin(appearances.fold[shuffled], (fold, UNKNOWN))
                 self._lists[fold, occluded] = shuffled[fits]
-        # Appearances in which a pose was truly rendered, whichever row it was.
-        order = np.argsort(poses.pose_id, kind="stable")
-        ids, starts = np.unique(poses.pose_id[order], return_index=True)
-        groups = np.split(poses.appearance_id[order], starts[1:])
-        self._rendered = {int(k): np.unique(g) for k, g in zip(ids, groups, strict=True)}
-        self._appearance_rows = {
-            key: _rows_by(appearances.appearance_id, members) for key, members in self._lists.items()
+        # Appearances in which a pose was truly rendered, whichever row it was, as numbers of (pose, appearance).
+        self._pose_number = np.unique(poses.pose_id, return_inverse=True)[1].reshape(-1)
+        looks, number = np.unique(np.concatenate([poses.appearance_id, appearances.appearance_id]), return_inverse=True)
+        number = number.reshape(-1)
+        self._looks, self._look_number = len(looks), number[len(poses) :]
+        self._rendered = np.unique(self._pose_number * self._looks + number[: len(poses)])
+
+    def _key(self, pose: int) -> _Key:
+        return int(self.poses.fold[pose]), bool(self.poses.occluded[pose] == 1)
+
+    def is_new(self, pose: NDArray[np.int64], picked: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether pairs are new combinations: another pose, and no true render of x's pose in y's appearance."""
+        number = self._pose_number[pose] * self._looks + self._look_number[picked]
+        place = np.minimum(np.searchsorted(self._rendered, number), len(self._rendered) - 1)
+        new: NDArray[np.bool_] = (self._rendered[place] != number) & (
+            self.appearances.pose_id[picked] != self.poses.pose_id[pose]
+        )
+        return new
+
+    @cached_property
+    def _members(self) -> dict[_Key, tuple[dict[int, NDArray[np.int64]], dict[int, NDArray[np.int64]]]]:
+        """Of each list, its rows by appearance and by pose."""
+        return {
+            key: (_rows_by(self._look_number, members), _rows_by(self.appearances.pose_id, members))
+            for key, members in self._lists.items()
         }
-        self._pose_rows = {key: _rows_by(appearances.pose_id, members) for key, members in self._lists.items()}
-
-    def _key(self, pose: int) -> tuple[int, bool]:
-        return int(self.poses.fold[pose]), bool(self.poses.occluded[pose])
-
-    def stream_length(self, pose: int) -> int:
-        """Length of a pose row's walk; entries that are no new combination are left out when it is read."""
-        return len(self._lists[self._key(pose)])
 
     def capacity(self, pose: int) -> int:
         """Number of images that a pose row can be minted into at all."""
         key = self._key(pose)
-        members = self._appearance_rows[key]
-        banned = {row for a in self._rendered[int(self.poses.pose_id[pose])] for row in members.get(int(a), ())} | set(
-            self._pose_rows[key].get(int(self.poses.pose_id[pose]), ())
-        )
+        by_look, by_pose = self._members[key]
+        first = self._pose_number[pose] * self._looks
+        low, high = np.searchsorted(self._rendered, (first, first + self._looks))
+        banned = {row for number in self._rendered[low:high] for row in by_look.get(int(number - first), ())}
+        banned |= set(by_pose.get(int(self.poses.pose_id[pose]), ()))
         return len(self._lists[key]) - len(banned)
 
     def candidates(self, pose: int, start: int, count: int) -> tuple[NDArray[np.int64], int]:
@@ -166,13 +145,19 @@ class Pairing:
         if not total:
             return np.empty(0, np.int64), 0
         step, offset = self._walk(pose, total)
+        stride = 1 if self._weights is None else _FIRST_ROUND
         found: list[NDArray[np.int64]] = []
         have = 0
-        while have < count and start < total:
+        while have < count and start < total * self._rounds:
             # Most places are candidates: a few more than needed are read, and what is too many is given back.
-            places = np.arange(start, min(total, start + count - have + 4), dtype=np.int64)
-            picked = pool[(step * places + offset) % total]
-            good = np.flatnonzero(self._is_new(pose, picked))[: count - have]
+            end = min(total * self._rounds, start + (count - have) * stride + 4)
+            places = np.arange(start, end, dtype=np.int64)
+            picked = pool[(step * (places % total) + offset) % total]
+            here = np.full(len(picked), pose)
+            fits = self.is_new(here, picked)
+            if self._weights is not None:
+                fits &= self._round_of(here, picked) == places // total
+            good = np.flatnonzero(fits)[: count - have]
             found.append(picked[good])
             have += len(good)
             start = int(places[good[-1]]) + 1 if have == count else int(places[-1]) + 1
@@ -180,23 +165,56 @@ class Pairing:
 
     def _walk(self, pose: int, total: int) -> tuple[int, int]:
         """Step, prime to the length, and offset of a pose row's walk."""
-        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(_WALK, int(self.poses.rows[pose]))))
-        step = int(rng.integers(1, total + 1))
+        bits = pair_hash(self._seed, _WALK, np.full(2, self.poses.rows[pose]), np.arange(2))
+        step = int(bits[0] % np.uint64(total)) + 1
         while math.gcd(step, total) != 1:
             step = step % total + 1
-        return step, int(rng.integers(total))
+        return step, int(bits[1] % np.uint64(total))
 
-    def _is_new(self, pose: int, picked: NDArray[np.int64]) -> NDArray[np.bool_]:
-        pose_id = self.poses.pose_id[pose]
-        known = np.isin(self.appearances.appearance_id[picked], self._rendered[int(pose_id)])
-        new: NDArray[np.bool_] = ~known & (self.appearances.pose_id[picked] != pose_id)
-        return new
+    def _round_of(self, pose: NDArray[np.int64], picked: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The round of the walk in which each pair's turn comes: an exponential clock of rate y's weight."""
+        assert self._weights is not None
+        bits = pair_hash(self._seed, _ROUND, self.poses.rows[pose], self.appearances.rows[picked])
+        waited = -np.log(_uniform(bits)) / self._weights[picked]
+        rounds: NDArray[np.int64] = np.minimum(np.floor(_FIRST_ROUND * waited), _ROUNDS - 1).astype(np.int64)
+        return rounds
+
+    def partners(
+        self, pose: NDArray[np.int64], picked: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """A second appearance for each pair, to blend the first with, and the first one's weight.
+
+        Both are functions of the pair. The second one obeys the same rules; where none was found in 32 draws, it is
+        the first one again.
+        """
+        second = picked.copy()
+        weight = _uniform(pair_hash(self._seed, _WEIGHT, self.poses.rows[pose], self.appearances.rows[picked]))
+        for key in {self._key(int(x)) for x in np.unique(pose)}:
+            mine = np.flatnonzero((self.poses.fold[pose] == key[0]) & ((self.poses.occluded[pose] == 1) == key[1]))
+            pool = self._lists[key]
+            for attempt in range(32):
+                x, y = pose[mine], picked[mine]
+                bits = pair_hash(
+                    self._seed, _PARTNER, self.poses.rows[x], self.appearances.rows[y], np.full(len(x), attempt)
+                )
+                drawn = pool[(bits % np.uint64(len(pool))).astype(np.int64)]
+                fits = self.is_new(x, drawn) & (self._look_number[drawn] != self._look_number[y])
+                # Whoever checks x and y must not have seen the second one either.
+                fits &= np.isin(self.appearances.fold[drawn], (UNKNOWN,)) | (
+                    self.appearances.fold[drawn] == self.checker_of(x, y)
+                )
+                second[mine[fits]] = drawn[fits]
+                mine = mine[~fits]
+                if not len(mine):
+                    break
+        low, high = _BLEND
+        return second, (low + (high - low) * weight).astype(np.float32)
 
     def checker_of(self, pose: NDArray[np.int64], picked: NDArray[np.int64]) -> NDArray[np.int8]:
         """The estimator that has seen neither source of each pair: number k never saw fold k."""
-        fold = np.where(self.poses.fold[pose] != _ABSENT, self.poses.fold[pose], self.appearances.fold[picked])
+        fold = np.where(self.poses.fold[pose] != UNKNOWN, self.poses.fold[pose], self.appearances.fold[picked])
         # Neither source was ever in the checker's data: either estimator will do, poses take turns.
-        return np.where(fold == _ABSENT, pose % 2, fold).astype(np.int8)
+        return np.where(fold == UNKNOWN, pose % 2, fold).astype(np.int8)
 
 
 def _rows_by(ids: NDArray[np.int64], members: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:

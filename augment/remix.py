@@ -12,37 +12,49 @@ with the label of x only where that estimate is
 Each pose row has a quota, filled up with fresh appearances where the check rejects, so that hard poses are not
 thinned out; what a pose cannot fill in `max_tries` draws for each wanted image goes to other poses of the same kind,
 and the report says so. Work is cut into shards by pose rows; a shard depends on (config, shard) and on the outcome of
-earlier passes alone, so a killed run goes on where it was and ends in the same file.
+earlier passes alone, so a killed run goes on where it was and ends in the same file, and so do many processes at a
+time.
 """
 
+import os
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.augment.mint import Mint, RemixConfig
+from handaug.augment.crew import Crew, hire
+from handaug.augment.mint import PRIOR, Mint, RemixConfig, check_fits, open_sources
 from handaug.augment.pairing import split_quota
-from handaug.augment.remix_plan import ShardPlan, ShardState, Tally, first_plans, refill_plans
-from handaug.augment.remix_report import RemixReport, read_report, write_report
+from handaug.augment.rarity import pose_rarity
+from handaug.augment.remix_plan import Cut, Tally, first_plans, refill_plans
+from handaug.augment.remix_report import RemixReport, pose_bins, read_report, write_report
+from handaug.augment.remix_work import (
+    MIN_KEPT_SHARE,
+    Job,
+    Shard,
+    adopt,
+    encode_rows,
+    forget,
+    mint_shard,
+    stop_if_hopeless,
+    time_block,
+)
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.partial import PartialOutput
-from handaug.data_specs.progress import SILENT, Advance, Progress
+from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.writer import DatasetWriter
+from handaug.models.checkpoint import read_config
 
-__all__ = ["MIN_KEPT_SHARE", "RemixConfig", "remix", "remix_capacity"]
+__all__ = ["MIN_KEPT_SHARE", "PRIOR", "RemixConfig", "check_request", "default_workers", "remix", "remix_capacity"]
 
-MIN_KEPT_SHARE = 0.10
-"""Below this the disentangler is not good enough to mint with."""
-
-_JUDGED_BEFORE_STOPPING = 512
-_DECODE_ROWS = 256
-_REJECTED_SHOWN = 8
-_SHARDS_WITH_REJECTED = 8
+_WORTH_PROCESSES = 4096
+_WORKER_BYTES = 1 << 30
+_ON_GPU = 4
+_TIMED_POSES = 24
 
 
 def remix_capacity(config: RemixConfig) -> int:
@@ -50,8 +62,60 @@ def remix_capacity(config: RemixConfig) -> int:
     return int(Mint(config, "cpu").capacity.sum())
 
 
+def default_workers(n: int, device: str) -> int:
+    """Processes for `n` images: one for each core on a CPU as far as memory allows, a few on a GPU, and none beside
+    this one where they would take longer to start than to work.
+    """
+    if n < _WORTH_PROCESSES:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _ON_GPU if device.startswith("cuda") else cores
+    return max(1, min(cores, limit, memory // _WORKER_BYTES))
+
+
+def check_request(config: RemixConfig, out: Path, given: Mapping[str, Path] | None = None) -> None:
+    """Check, before a missing model is trained, what can be known without it.
+
+    Args:
+        config: What from what.
+        out: The dataset.
+        given: The models that must be there already, by kind (`disentangler`, `checker`).
+
+    Raises:
+        InputError: The sources or a given model are wrong or do not fit each other, there are fewer pairs than `n`, or
+            the disk is too small.
+    """
+    poses, lends = open_sources(config)
+    for kind, folder in (given or {}).items():
+        stored = _size_of(folder, kind)
+        check_fits(poses, stored[:2], stored[2], str(folder))
+    if not config.from_prior and config.n > len(poses) * len(lends):
+        raise InputError(
+            f"--n {config.n}: {len(poses):,} pose rows and {len(lends):,} appearance rows have fewer pairs; lower --n "
+            "or give more --appearances"
+        )
+    _check_disk(out, config.n, poses, 0)
+
+
+def _size_of(folder: Path, kind: str) -> tuple[int, int, int]:
+    """Height, width and channels that a model takes."""
+    config = read_config(folder, kind)
+    try:
+        return int(config["size"][0]), int(config["size"][1]), int(config["channels"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{folder}/config.json: is damaged ({error}); train the {kind} again") from error
+
+
 def remix(
-    config: RemixConfig, out: Path, *, device: str = "cpu", progress: Progress = SILENT, overwrite: bool = False
+    config: RemixConfig,
+    out: Path,
+    *,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+    overwrite: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> RemixReport:
     """Mint a dataset.
 
@@ -61,6 +125,9 @@ def remix(
         device: Where to decode and check.
         progress: Told of images kept, of the expected time and of the result.
         overwrite: Whether an output of another config may be replaced.
+        workers: Processes, `default_workers` by default; their number changes nothing of the result.
+        scheduler: Address of a Dask scheduler whose workers mint in place of local processes; they must see the files
+            and `out`'s folder under the same paths.
 
     Returns:
         The report; that of the existing file where `out` is complete.
@@ -69,44 +136,67 @@ def remix(
         InputError: Sources, models or output are wrong, `n` exceeds what the sources can give or the disk can hold.
         WorkError: Fewer than 10 % of the images pass the check, or too few to reach `n`.
     """
-    mint = Mint(config, device)
-    if mint.capacity.sum() < config.n:
-        raise InputError(
-            f"--n {config.n}: these sources have {int(mint.capacity.sum())} new combinations; lower --n or give "
-            "more --appearances"
-        )
+    if workers is not None and scheduler is not None:
+        raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
+    count = 1 if scheduler else workers or default_workers(config.n, device)
+    mint = Mint(config, device if count == 1 and scheduler is None else "cpu")
     work = PartialOutput.open(out, mint.identity, overwrite=overwrite)
     if work is None:
         progress.note(f"{out}: complete, nothing to do")
         return read_report(out)
-    _check_disk(out, config.n, mint.pose_data)
-    mint.open_codes(work.folder, progress)
-    _expect(mint, config.n, progress)
-    tally, shards = _mint_all(mint, work, progress)
-    report = write_report(
-        out,
-        shards=[(work.shard(i), _stats_path(work, i)) for i in range(shards)],
-        tally=tally,
-        mint_info={**mint.identity, "held_out_percentiles_px": mint.checkers.info["held_out_percentiles_px"]},
-        bins=mint.bins,
-        bin_names=mint.bin_names,
-        poses=mint.poses,
-        appearances=mint.appearances,
-        tones=mint.tones,
-        pose_data=mint.pose_data,
-        appearance_data=mint.appearance_data,
-    )
-    work.assemble(shards, seed=config.seed, attrs=_attributes(mint), progress=progress)
+    job = Job(_absolute(config), device, work.folder.resolve())
+    try:
+        _check_room(mint, work)
+        with hire(count, scheduler) as crew:
+            tally, shards = _mint_all(mint, work, job, crew, progress)
+        report = write_report(out, mint, [(work.shard(i), _stats_path(work, i)) for i in range(shards)], tally)
+        work.assemble(shards, seed=config.seed, attrs=_attributes(mint), progress=progress)
+    except InputError:
+        if not work.shard(0).exists():
+            work.remove()  # nothing to resume: leave no trace, and no claim on the name
+        raise
+    finally:
+        forget(job)
+        work.close()
     return report
+
+
+def _absolute(config: RemixConfig) -> RemixConfig:
+    """Processes elsewhere have other working directories."""
+    lends = config.appearances
+    return replace(
+        config,
+        poses=config.poses.resolve(),
+        disentangler=config.disentangler.resolve(),
+        checker=config.checker.resolve(),
+        appearances=lends if lends is None or config.from_prior else Path(lends).resolve(),
+    )
+
+
+def _check_room(mint: Mint, work: PartialOutput) -> None:
+    """Combinations, pairs that are allowed at all, and the disk."""
+    n, total = mint.config.n, int(mint.capacity.sum())
+    if total == 0:
+        raise InputError(
+            f"{mint.config.lends}: none of its train rows may be paired with any pose of {mint.config.poses}: they "
+            "show occluders where the poses show none, or the other way round, or the same poses; give other "
+            "--appearances"
+        )
+    if total < n:
+        raise InputError(f"--n {n}: these sources have {total} new combinations; lower --n or give more --appearances")
+    codes = sum(file.size for file in mint.code_files(work.folder).values())
+    there = sum(path.stat().st_size for path in work.folder.iterdir())
+    _check_disk(work.out, n, mint.pose_data, codes - there)
 
 
 def _attributes(mint: Mint) -> dict[str, Any]:
     """Root attributes that trace a row back: checksums of the sources, fingerprints of the models."""
+    prior = mint.config.from_prior
     return {
         "pose_source_checksum": mint.pose_data.checksum,
-        "appearance_source_checksum": mint.appearance_data.checksum,
+        "appearance_source_checksum": mint.identity["appearances"],
         "pose_source_file": mint.pose_data.path.name,
-        "appearance_source_file": mint.appearance_data.path.name,
+        "appearance_source_file": "prior of the disentangler" if prior else mint.appearance_data.path.name,
         "disentangler_fingerprint": mint.identity["disentangler"],
         "disentangler_data_checksum": str(mint.model.info.get("data_checksum", "")),
         "checker_fingerprint": mint.identity["checker"],
@@ -115,10 +205,13 @@ def _attributes(mint: Mint) -> dict[str, Any]:
     }
 
 
-def _check_disk(out: Path, n: int, data: HandDataset) -> None:
-    """Shards and the merged file stand side by side at the end: twice the pixels, with labels and chunk tables."""
+def _check_disk(out: Path, n: int, data: HandDataset, more: int) -> None:
+    """Shards and the merged file stand side by side at the end: twice the pixels, with labels and chunk tables; `more`
+    bytes come on top.
+    """
+    place = next(folder for folder in out.absolute().parents if folder.exists())
     row = data.size[0] * data.size[1] * (data.channels + 0.2) + 1400
-    need, free = int(2 * n * row), shutil.disk_usage(out.parent).free
+    need, free = int(2 * n * row) + more, shutil.disk_usage(place).free
     if need > free:
         raise InputError(
             f"--n {n}: needs about {need / 1e9:.1f} GB in {out.parent}, {free / 1e9:.1f} GB are free; lower --n or "
@@ -126,119 +219,87 @@ def _check_disk(out: Path, n: int, data: HandDataset) -> None:
         )
 
 
-def _expect(mint: Mint, n: int, progress: Progress) -> None:
-    """Say how long it will take, from one block that is timed and thrown away (the one before it warms up)."""
-    pose = np.flatnonzero(mint.capacity > 0)[:_DECODE_ROWS]
-    picked = [mint.pairing.candidates(int(i), 0, 1)[0] for i in pose]
-    appearance = np.concatenate(picked)
-    mint.judge(pose[:16], appearance[:16])
-    start = time.perf_counter()
-    judged = mint.judge(pose, appearance)
-    rate = len(pose) / (time.perf_counter() - start)
-    share = max(float(judged.keep.mean()), MIN_KEPT_SHARE)
-    progress.note(
-        f"remix: {n:,} images from {len(mint.poses):,} pose rows x {len(mint.appearances):,} appearance rows, label "
-        "error up to "
-        f"{mint.threshold:.2f} px; about {n / share / rate / 60:.1f} min on {mint.device} ({rate:,.0f} drawn and "
-        "checked a second)"
-    )
-
-
-def _mint_all(mint: Mint, work: PartialOutput, progress: Progress) -> tuple[Tally, int]:
-    """All passes: the quotas, then what they left over, until there are `n` images."""
+def _mint_all(mint: Mint, work: PartialOutput, job: Job, crew: Crew, progress: Progress) -> tuple[Tally, int]:
+    """Codes, then all passes: the quotas, then what they left over, until there are `n` images."""
     config = mint.config
-    usable = np.flatnonzero(mint.capacity > 0)
-    quota = np.zeros(len(mint.poses), np.int64)
-    quota[usable] = split_quota(config.n, len(usable), config.seed)
-    tally = Tally.empty(quota)
-    plans = first_plans(tally, config.seed)
+    mint.save_sources(work.folder)
+    mint.open_codes(work.folder)
+    if crew.inside:
+        adopt(job, mint)
+    _encode(mint, job, crew, progress)
+    quota = _quota(mint)
+    tally, cut = Tally.empty(quota), Cut.of(config.n, mint.pose_code_bytes)
+    plans = first_plans(tally, config.seed, cut)
+    bins, _ = pose_bins(mint.pose_data)
+    _expect(mint, job, crew, plans[0].poses[:_TIMED_POSES], progress)
     shards = 0
     with progress.task("remix", config.n, "images") as advance:
         while plans:
-            for plan in plans:
-                stats = _stats_path(work, shards)
-                if not (stats.exists() and work.is_done(shards)):
-                    _mint_shard(mint, plan, work.shard(shards), stats, shards, tally, advance)
-                else:
-                    with np.load(stats) as done:
-                        advance(int(done["kept"].sum()))
-                with np.load(stats) as done:
+            todo = [
+                Shard(shards + i, plan, work.shard(shards + i).resolve(), _stats_path(work, shards + i).resolve())
+                for i, plan in enumerate(plans)
+            ]
+            missing = [shard for shard in todo if not (shard.stats.exists() and work.is_done(shard.number))]
+            left = {shard.number for shard in missing}
+            advance(sum(_kept(shard.stats) for shard in todo if shard.number not in left))
+            finished = crew.run(mint_shard, [(job, shard) for shard in missing])
+            # Shards are ready in any order and count in their own.
+            for shard in todo:
+                while shard.number in left:
+                    number = next(finished)
+                    left.discard(number)
+                    advance(_kept(todo[number - shards].stats))
+                with np.load(shard.stats) as done:
                     tally.add(done)
-                shards += 1
-            plans = refill_plans(tally, mint.capacity, mint.bins, config.seed + shards) if tally.missing else []
-    _stop_if_hopeless(tally.tried.sum(), tally.kept.sum(), mint)
+                stop_if_hopeless(int(tally.tried.sum()), int(tally.kept.sum()), mint.threshold)
+            shards += len(plans)
+            seed = config.seed + shards
+            plans = refill_plans(tally, mint.capacity, bins, seed, cut) if tally.missing else []
     if tally.missing:
         raise WorkError(
             f"{work.out}: only {tally.kept.sum():,} of {config.n:,} images passed the check and no combination is "
-            "left; lower --n, "
-            "raise --max-label-error or give more --appearances"
+            "left; lower --n, raise --max-label-error or give more --appearances"
         )
     return tally, shards
 
 
+def _kept(stats: Path) -> int:
+    with np.load(stats) as done:
+        return int(done["kept"].sum())
+
+
+def _encode(mint: Mint, job: Job, crew: Crew, progress: Progress) -> None:
+    """Encode every appearance once, as it is and mirrored where pairs need it."""
+    calls = [(job, flag, start) for flag, file in mint.codes.items() for start in file.missing()]
+    with progress.task("encode appearances", len(calls), "blocks") as advance:
+        for flag, start in crew.run(encode_rows, calls):
+            mint.codes[flag].mark(start)
+            advance(1)
+
+
+def _quota(mint: Mint) -> NDArray[np.int64]:
+    """Images wanted of each pose row: alike, or by rarity."""
+    weights = (mint.capacity > 0).astype(np.float64)
+    if mint.config.pairs == "coverage":
+        weights *= pose_rarity(mint.pose_data, mint.poses, mint.config.seed)
+    usable = np.flatnonzero(weights)
+    quota = np.zeros(len(mint.poses), np.int64)
+    quota[usable] = split_quota(mint.config.n, weights[usable], mint.config.seed)
+    return quota
+
+
+def _expect(mint: Mint, job: Job, crew: Crew, poses: NDArray[np.int64], progress: Progress) -> None:
+    """Say how long it will take, from blocks that all processes draw, time and throw away."""
+    measured = list(crew.run(time_block, [(job, poses)] * crew.size))
+    rate = sum(rate for rate, _ in measured)
+    share = max(measured[0][1], MIN_KEPT_SHARE)
+    crowd = "1 process" if crew.size == 1 else f"{crew.size} processes"
+    progress.note(
+        f"remix: {mint.config.n:,} images from {len(mint.poses):,} pose rows x {len(mint.appearances):,} appearance "
+        f"rows, label error up to {mint.threshold:.2f} px; about {mint.config.n / share / rate / 60:.1f} min on "
+        f"{job.device} with {crowd} ({rate:,.0f} drawn and checked a second)"
+    )
+
+
 def _stats_path(work: PartialOutput, shard: int) -> Path:
     return work.folder / f"stats-{shard:06d}.npz"
-
-
-def _stop_if_hopeless(tried: int, kept: int, mint: Mint) -> None:
-    if kept < MIN_KEPT_SHARE * tried:
-        raise WorkError(
-            f"remix: only {kept:,} of {tried:,} minted images ({kept / tried:.1%}) passed the label check at "
-            f"{mint.threshold:.2f} px; train the disentangler longer (handaug disentangle --epochs) or raise "
-            "--max-label-error"
-        )
-
-
-def _mint_shard(
-    mint: Mint, plan: ShardPlan, path: Path, stats: Path, number: int, tally: Tally, advance: Advance
-) -> None:
-    """Mint one shard: its images to `path`, its counts to `stats` (first, so that a finished shard always has them)."""
-    fields = [*mint.fields, "appearance_id", "image_id", *_provenance()]
-    state = plan.start_state(len(mint.tones.names))
-    with DatasetWriter(
-        path,
-        kind="minted",
-        config={"shard": number},
-        seed=mint.config.seed,
-        size=mint.pose_data.size,
-        channels=mint.pose_data.channels,
-        fields=fields,
-    ) as writer:
-        for slot, appearance in _rounds(mint, plan, state):
-            pose = plan.poses[slot]
-            judged = mint.judge(pose, appearance)
-            writer.append(mint.rows(pose, appearance, judged))
-            tone = mint.tones.index(mint.appearances.tone[appearance])
-            state.count(slot, judged.keep, judged.strays, tone, judged.error)
-            if number < _SHARDS_WITH_REJECTED:
-                state.show_rejected(pose, appearance, judged.images, judged.error, ~judged.keep, _REJECTED_SHOWN)
-            advance(int(judged.keep.sum()))
-            tried = tally.tried.sum() + state.tried.sum()
-            if tried >= _JUDGED_BEFORE_STOPPING:
-                _stop_if_hopeless(int(tried), int(tally.kept.sum() + state.kept.sum()), mint)
-        state.save(stats)
-
-
-def _provenance() -> Iterator[str]:
-    for name in ("pose_source", "appearance_source", "label_error_px", "label_error_max_px"):
-        yield f"provenance/{name}"
-
-
-def _rounds(mint: Mint, plan: ShardPlan, state: ShardState) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Blocks of (slot in the plan, appearance): each round draws as many candidates as are still wanted, never more."""
-    while True:
-        slots: list[NDArray[np.int64]] = []
-        picked: list[NDArray[np.int64]] = []
-        for slot in np.flatnonzero(state.wanted(mint.config.max_tries) > 0):
-            want = int(state.wanted(mint.config.max_tries)[slot])
-            found, state.place[slot] = mint.pairing.candidates(int(plan.poses[slot]), int(state.place[slot]), want)
-            if len(found) < want:
-                state.ended[slot] = True
-            slots.append(np.full(len(found), slot, np.int64))
-            picked.append(found)
-        if not slots or not sum(map(len, slots)):
-            return
-        slot_all, picked_all = np.concatenate(slots), np.concatenate(picked)
-        for start in range(0, len(slot_all), _DECODE_ROWS):
-            block = slice(start, start + _DECODE_ROWS)
-            yield slot_all[block], picked_all[block]

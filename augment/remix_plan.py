@@ -10,12 +10,37 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.writer import replace_atomically
 
-__all__ = ["SHARD_IMAGES", "ShardPlan", "ShardState", "Tally", "first_plans", "refill_plans"]
+__all__ = ["Cut", "Example", "ShardPlan", "ShardState", "Tally", "first_plans", "refill_plans"]
 
 SHARD_IMAGES = 2048
-"""Images in a shard, unless one pose row alone wants more."""
+"""Images in a shard at most, unless one pose row alone wants more."""
 
+_LEAST_IMAGES = 256
+_SHARDS = 16
+_CODE_BYTES = 64 << 20
 _ORDER, _REFILL = 31, 32
+_GIVE_UP_AFTER = 2
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the work is cut into shards."""
+
+    images: int
+    """Images in a shard."""
+    poses: int
+    """Pose rows in a shard: their codes lie in memory."""
+
+    @classmethod
+    def of(cls, n: int, code_bytes: int) -> "Cut":
+        """For `n` images in all and pose codes of so many bytes. Sixteen shards at least, so that all cores have work,
+        but none of less than 256 images.
+        """
+        images = min(SHARD_IMAGES, max(_LEAST_IMAGES, -(-n // _SHARDS)))
+        return cls(min(images, SHARD_IMAGES), max(16, _CODE_BYTES // max(1, code_bytes)))
+
+
+_COUNTS = ("kept", "tried", "nearer", "blind")
 
 
 @dataclass
@@ -26,15 +51,17 @@ class Tally:
     """Images wanted at first."""
     kept: NDArray[np.int64]
     tried: NDArray[np.int64]
-    strays: NDArray[np.int64]
-    """Rejected because the estimate was nearer to the appearance source's pose, or to that of an empty image."""
+    nearer: NDArray[np.int64]
+    """Rejected because the estimate was nearer to the pose of the row that lent its appearance."""
+    blind: NDArray[np.int64]
+    """Of the others, rejected because the estimate was that of an empty image."""
     place: NDArray[np.int64]
     """Where the row's walk over its candidates stands."""
 
     @classmethod
     def empty(cls, quota: NDArray[np.int64]) -> "Tally":
         """Nothing done yet."""
-        return cls(quota, *(np.zeros_like(quota) for _ in range(4)))
+        return cls(quota, *(np.zeros_like(quota) for _ in range(5)))
 
     @property
     def missing(self) -> int:
@@ -44,9 +71,8 @@ class Tally:
     def add(self, stats: Mapping[str, NDArray[Any]]) -> None:
         """Add a finished shard."""
         poses = stats["poses"]
-        self.kept[poses] += stats["kept"]
-        self.tried[poses] += stats["tried"]
-        self.strays[poses] += stats["strays"]
+        for name in _COUNTS:
+            getattr(self, name)[poses] += stats[name]
         self.place[poses] = stats["place"]
 
 
@@ -66,55 +92,56 @@ class ShardPlan:
         return ShardState(self, tones)
 
 
+@dataclass(frozen=True)
+class Example:
+    """A rejected image for the picture."""
+
+    pose: int
+    appearance: int
+    second: int
+    error: float
+    image: NDArray[np.uint8]
+
+
 @dataclass
 class ShardState:
     """Counts of a shard at work."""
 
     plan: ShardPlan
     tones: int
-    errors: list[NDArray[np.float32]] = field(default_factory=list)
-    examples: list[tuple[int, int, float, NDArray[np.uint8]]] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         slots = len(self.plan.poses)
-        self.kept, self.tried, self.strays = (np.zeros(slots, np.int64) for _ in range(3))
+        self.kept, self.tried, self.nearer, self.blind = (np.zeros(slots, np.int64) for _ in _COUNTS)
         self.place = self.plan.start.copy()
         self.ended = np.zeros(slots, bool)
         self.tone_tried, self.tone_kept = (np.zeros(self.tones, np.int64) for _ in range(2))
 
     def wanted(self, max_tries: int) -> NDArray[np.int64]:
-        """Candidates to draw for each slot: what is missing, as far as tries are left."""
+        """Candidates to draw for each slot: what is missing, as far as tries are left.
+
+        A row of which less than 1 / max_tries is kept would run out of tries; that is seen after 2 * max_tries of them.
+        """
         left = np.minimum(self.plan.need - self.kept, self.plan.need * max_tries - self.tried)
-        return np.where(self.ended, 0, np.maximum(left, 0))
+        hopeless = (self.tried >= _GIVE_UP_AFTER * max_tries) & (self.kept * max_tries < self.tried)
+        return np.where(self.ended | hopeless, 0, np.maximum(left, 0))
 
     def count(
         self,
         slot: NDArray[np.int64],
         keep: NDArray[np.bool_],
-        strays: NDArray[np.bool_],
+        nearer: NDArray[np.bool_],
+        blind: NDArray[np.bool_],
         tone: NDArray[np.int64],
-        error: NDArray[np.float32],
     ) -> None:
         """Add a judged block."""
         np.add.at(self.tried, slot, 1)
         np.add.at(self.kept, slot, keep)
-        np.add.at(self.strays, slot, strays)
+        np.add.at(self.nearer, slot, nearer)
+        np.add.at(self.blind, slot, blind & ~nearer)
         np.add.at(self.tone_tried, tone, 1)
         np.add.at(self.tone_kept, tone, keep)
-        self.errors.append(error)
-
-    def show_rejected(
-        self,
-        pose: NDArray[np.int64],
-        appearance: NDArray[np.int64],
-        images: NDArray[np.uint8],
-        error: NDArray[np.float32],
-        rejected: NDArray[np.bool_],
-        limit: int,
-    ) -> None:
-        """Remember a few rejected images for the picture."""
-        for i in np.flatnonzero(rejected)[: max(0, limit - len(self.examples))]:
-            self.examples.append((int(pose[i]), int(appearance[i]), float(error[i]), images[i]))
 
     def save(self, path: Path) -> None:
         """Write the counts beside the shard."""
@@ -122,37 +149,39 @@ class ShardState:
         np.savez(
             temporary,
             poses=self.plan.poses,
-            kept=self.kept,
-            tried=self.tried,
-            strays=self.strays,
             place=self.place,
             tone_tried=self.tone_tried,
             tone_kept=self.tone_kept,
-            errors=np.concatenate(self.errors) if self.errors else np.empty(0, np.float32),
-            rejected_pose=np.array([e[0] for e in self.examples], np.int64),
-            rejected_appearance=np.array([e[1] for e in self.examples], np.int64),
-            rejected_error=np.array([e[2] for e in self.examples], np.float32),
-            rejected_images=np.array([e[3] for e in self.examples], np.uint8),
+            rejected_rows=np.array([(e.pose, e.appearance, e.second) for e in self.examples], np.int64).reshape(-1, 3),
+            rejected_error=np.array([e.error for e in self.examples], np.float32),
+            rejected_images=np.array([e.image for e in self.examples], np.uint8),
+            **{name: getattr(self, name) for name in _COUNTS},
         )
         replace_atomically(temporary, path)
 
 
-def _cut(poses: NDArray[np.int64], need: NDArray[np.int64], start: NDArray[np.int64]) -> list[ShardPlan]:
-    """Cut pose rows into shards of about `SHARD_IMAGES` images."""
-    shard = (np.cumsum(need) - need) // SHARD_IMAGES
-    edges = np.flatnonzero(np.diff(shard)) + 1
-    parts = zip(np.split(poses, edges), np.split(need, edges), np.split(start, edges), strict=True)
+def _cut(poses: NDArray[np.int64], need: NDArray[np.int64], start: NDArray[np.int64], cut: Cut) -> list[ShardPlan]:
+    """Cut pose rows into shards."""
+    shard = (np.cumsum(need) - need) // cut.images
+    ends = [*(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(poses)]
+    edges: list[int] = []
+    for end in ends:
+        begin = edges[-1] if edges else 0
+        edges += [*range(begin + cut.poses, end, cut.poses), end]
+    parts = zip(*(np.split(values, edges[:-1]) for values in (poses, need, start)), strict=True)
     return [ShardPlan(p, n, s) for p, n, s in parts if len(p)]
 
 
-def first_plans(tally: Tally, seed: int) -> list[ShardPlan]:
+def first_plans(tally: Tally, seed: int, cut: Cut) -> list[ShardPlan]:
     """Shards of the quotas, pose rows in seeded order, so that the first shards speak for all."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_ORDER,)))
     poses = rng.permutation(np.flatnonzero(tally.quota > 0))
-    return _cut(poses, tally.quota[poses], tally.place[poses])
+    return _cut(poses, tally.quota[poses], tally.place[poses], cut)
 
 
-def refill_plans(tally: Tally, capacity: NDArray[np.int64], bins: NDArray[np.int64], seed: int) -> list[ShardPlan]:
+def refill_plans(
+    tally: Tally, capacity: NDArray[np.int64], bins: NDArray[np.int64], seed: int, cut: Cut
+) -> list[ShardPlan]:
     """Give what some pose rows could not fill to others: first to rows of the same pose bin that filled theirs, then
     to any that did, at last to any that have candidates left.
 
@@ -161,6 +190,7 @@ def refill_plans(tally: Tally, capacity: NDArray[np.int64], bins: NDArray[np.int
         capacity: (poses,) candidates of each row.
         bins: (poses,) pose bin of each row.
         seed: Of the order in which rows take one each.
+        cut: How to cut them into shards.
 
     Returns:
         Further shards, none where no candidate is left.
@@ -181,7 +211,7 @@ def refill_plans(tally: Tally, capacity: NDArray[np.int64], bins: NDArray[np.int
     for among in (filled, np.ones_like(filled)):
         left = _spread(extra, room, among, left, rng)
     poses = np.flatnonzero(extra)
-    return _cut(poses, extra[poses], tally.place[poses])
+    return _cut(poses, extra[poses], tally.place[poses], cut)
 
 
 def _spread(

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.augment.pairing import SourceTable
-from handaug.augment.remix_plan import Tally
+from handaug.augment.mint import Mint
+from handaug.augment.remix_plan import Example, Tally
 from handaug.data_specs.camera import flip_keypoints_2d
 from handaug.data_specs.draw import draw_skeleton
 from handaug.data_specs.joints import FINGERS
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import RIGHT
-from handaug.data_specs.writer import replace_atomically
+from handaug.data_specs.writer import replace_atomically, write_atomically
 
 __all__ = ["RemixReport", "Tones", "pose_bins", "read_report", "write_report"]
 
@@ -46,10 +47,12 @@ class RemixReport:
         f = self.figures
         if not f:
             return [f"{self.path}: complete"]
+        refused = f["rejected"]
         out = [
             f"{self.path}: {f['kept']:,} images kept of {f['tried']:,} minted ({f['kept_share']:.1%}); rejected "
-            f"{f['rejected']['label_error']:,} for label error, {f['rejected']['other_pose']:,} as nearer to "
-            "the other pose or to no hand",
+            f"{refused['nearer_other_pose']:,} ({refused['nearer_other_pose'] / f['tried']:.1%}) as nearer to the pose "
+            f"of the image that lent its appearance, {refused['no_hand']:,} as no hand, {refused['label_error']:,} for "
+            "label error alone",
             f"label error of the kept: median {f['label_error_px']['50']:.2f} px, threshold {f['threshold_px']:.2f} px",
         ]
         for title in ("by_pose", "by_side", "by_tone"):
@@ -66,23 +69,29 @@ class RemixReport:
 class Tones:
     """Thirds of the appearance sources by brightness."""
 
-    limits: tuple[float, float]
-    """Brightness, 0 to 255, between dark and middle and between middle and light."""
+    limits: tuple[float, float] | None
+    """Brightness, 0 to 255, between dark and middle and between middle and light; None where none is known."""
 
     @classmethod
     def of(cls, tone: NDArray[np.float32]) -> "Tones":
-        """Limits at the thirds of the sources."""
+        """Limits at the thirds of the sources; appearances from a prior have no tone."""
+        if np.isnan(tone).any():
+            return cls(None)
         low, high = np.percentile(tone, (100 / 3, 200 / 3))
         return cls((float(low), float(high)))
 
     @property
     def names(self) -> list[str]:
         """Names of the bins with their limits."""
+        if self.limits is None:
+            return ["drawn from the prior"]
         low, high = self.limits
         return [f"dark (<{low:.0f})", f"middle ({low:.0f}-{high:.0f})", f"light (>{high:.0f})"]
 
     def index(self, tone: NDArray[np.float32]) -> NDArray[np.int64]:
         """Bin of each brightness."""
+        if self.limits is None:
+            return np.zeros(len(tone), np.int64)
         return np.digitize(tone, self.limits).astype(np.int64)
 
 
@@ -128,63 +137,44 @@ def _by(labels: NDArray[Any], names: Sequence[str], tally: Tally) -> dict[str, A
     return out
 
 
-def write_report(
-    out: Path,
-    *,
-    shards: Sequence[tuple[Path, Path]],
-    tally: Tally,
-    mint_info: dict[str, Any],
-    bins: NDArray[np.int64],
-    bin_names: Sequence[str],
-    poses: SourceTable,
-    appearances: SourceTable,
-    tones: Tones,
-    pose_data: HandDataset,
-    appearance_data: HandDataset,
-) -> RemixReport:
+def write_report(out: Path, mint: Mint, shards: Sequence[tuple[Path, Path]], tally: Tally) -> RemixReport:
     """Write OUT.stem.json and OUT.stem.png from the finished shards and their counts.
 
     Args:
         out: The dataset that the shards will become.
+        mint: Sources and rules.
         shards: Each shard's file and counts.
         tally: Counts by pose row.
-        mint_info: Config and threshold, copied into the figures.
-        bins: Pose bin of each pose row.
-        bin_names: Their names.
-        poses: The pose rows.
-        appearances: The appearance rows.
-        tones: The tone bins.
-        pose_data: View of the pose rows, for the picture.
-        appearance_data: View of the appearance rows, for the picture.
     """
-    tone_tried, tone_kept = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    tones = Tones.of(mint.appearances.tone)
+    tone_tried, tone_kept = np.zeros(len(tones.names), np.int64), np.zeros(len(tones.names), np.int64)
     errors: list[NDArray[np.float32]] = []
     for path, stats in shards:
         with np.load(stats) as counts:
             tone_tried += counts["tone_tried"]
             tone_kept += counts["tone_kept"]
-        errors.append(HandDataset(path).read("provenance/label_error_px"))
+        with h5py.File(path) as file:
+            errors.append(file["provenance/label_error_px"][:])
     kept_errors = np.concatenate(errors)
-    tried, kept, strays = int(tally.tried.sum()), int(tally.kept.sum()), int(tally.strays.sum())
+    tried, kept, nearer, blind = (int(getattr(tally, name).sum()) for name in ("tried", "kept", "nearer", "blind"))
+    bins, bin_names = pose_bins(mint.pose_data)
     figures = {
         "kept": kept,
         "tried": tried,
         "kept_share": kept / tried,
-        "rejected": {"label_error": tried - kept - strays, "other_pose": strays},
-        "threshold_px": mint_info["max_label_error_px"],
+        "rejected": {"label_error": tried - kept - nearer - blind, "nearer_other_pose": nearer, "no_hand": blind},
+        "threshold_px": mint.threshold,
         "label_error_px": {str(q): float(np.percentile(kept_errors, q)) for q in _PERCENTILES},
-        "checker_held_out_px": mint_info["held_out_percentiles_px"],
+        "checker_held_out_px": mint.checkers.info["held_out_percentiles_px"],
         "shortfall": int(np.maximum(tally.quota - tally.kept, 0).sum()),
+        "poses_without_appearance": int((mint.poses.labelled & (mint.capacity == 0)).sum()),
         "by_pose": _by(bins, bin_names, tally),
-        "by_side": _by(poses.handedness, ("left", "right"), tally),
+        "by_side": _by(mint.poses.handedness, ("left", "right"), tally),
         "by_tone": {name: _share(int(tone_kept[k]), int(tone_tried[k])) for k, name in enumerate(tones.names)},
-        "config": {key: value for key, value in mint_info.items() if key != "held_out_percentiles_px"},
+        "config": mint.identity,
     }
-    picture = _Picture(shards, errors, poses, appearances, pose_data, appearance_data)
-    picture.save(out.with_suffix(".png"), figures)
-    temporary = out.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(figures, indent=2) + "\n")
-    replace_atomically(temporary, out.with_suffix(".json"))
+    _Picture(shards, errors, mint).save(out.with_suffix(".png"), figures)
+    write_atomically(out.with_suffix(".json"), (json.dumps(figures, indent=2) + "\n").encode())
     return RemixReport(out, figures)
 
 
@@ -197,27 +187,14 @@ def read_report(out: Path) -> RemixReport:
 
 
 @dataclass(frozen=True)
-class _Example:
-    """One minted image with its sources (indices into the source tables)."""
-
-    pose: int
-    appearance: int
-    error: float
-    image: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
 class _Picture:
     """Examples beside their sources: best, median and worst kept, and some that were rejected."""
 
     shards: Sequence[tuple[Path, Path]]
     errors: Sequence[NDArray[np.float32]]
-    poses: SourceTable
-    appearances: SourceTable
-    pose_data: HandDataset
-    appearance_data: HandDataset
+    mint: Mint
 
-    def _kept(self, distance: Any) -> list[_Example]:
+    def _kept(self, distance: Any) -> list[Example]:
         """The kept rows with the smallest `distance(error)`, one for each pose row."""
         nearest: list[tuple[float, int, int]] = []
         for shard, errors in enumerate(self.errors):
@@ -225,48 +202,62 @@ class _Picture:
             for row in np.argsort(keys, kind="stable")[: 4 * _SHOWN]:
                 nearest.append((float(keys[row]), shard, int(row)))
             nearest = heapq.nsmallest(8 * _SHOWN, nearest)
-        out: list[_Example] = []
+        out: list[Example] = []
         for _, shard, row in nearest:
             data = HandDataset(self.shards[shard][0], rows=[row])
-            source = int(data.read("provenance/pose_source")[0])
-            pose = int(np.searchsorted(self.poses.rows, source))
-            appearance = int(np.searchsorted(self.appearances.rows, int(data.read("provenance/appearance_source")[0])))
+            pose = int(np.searchsorted(self.mint.poses.rows, data.read("provenance/pose_source")[0]))
+            names = ["provenance/appearance_source", "provenance/appearance_source_2"]
+            lent = [
+                int(np.searchsorted(self.mint.appearances.rows, data.read(name)[0])) for name in names if data.has(name)
+            ]
             if all(example.pose != pose for example in out):
-                out.append(_Example(pose, appearance, float(self.errors[shard][row]), data.read("images")[0]))
+                error = float(self.errors[shard][row])
+                out.append(Example(pose, lent[0], lent[-1], error, data.read("images")[0]))
             if len(out) == _SHOWN:
                 break
         return out
 
-    def _rejected(self) -> list[_Example]:
-        out: list[_Example] = []
+    def _rejected(self) -> list[Example]:
+        out: list[Example] = []
         for _, stats in self.shards:
             with np.load(stats) as counts:
-                for k in range(len(counts["rejected_pose"])):
-                    pose = int(counts["rejected_pose"][k])
-                    if len(out) < _SHOWN and all(example.pose != pose for example in out):
-                        error = float(counts["rejected_error"][k])
-                        out.append(
-                            _Example(pose, int(counts["rejected_appearance"][k]), error, counts["rejected_images"][k])
-                        )
+                found = zip(
+                    counts["rejected_rows"].tolist(),
+                    counts["rejected_error"].tolist(),
+                    counts["rejected_images"],
+                    strict=True,
+                )
+                for rows, error, image in found:
+                    if len(out) < _SHOWN and all(example.pose != rows[0] for example in out):
+                        out.append(Example(rows[0], rows[1], rows[2], error, image))
         return out
 
-    def _panels(self, example: _Example, scale: int) -> list[NDArray[np.uint8]]:
-        """Pose source with its label, appearance source as it was used, minted image plain and with the label."""
-        points, seen = self.poses.keypoints_2d[example.pose], self.poses.visibility[example.pose]
-        x = self.pose_data.read("images", np.array([example.pose]))[0]
-        y = self.appearance_data.read("images", np.array([example.appearance]))[0]
-        points_y, seen_y = (
-            self.appearances.keypoints_2d[example.appearance],
-            self.appearances.visibility[example.appearance],
-        )
-        if self.poses.handedness[example.pose] != self.appearances.handedness[example.appearance]:
-            y, points_y = np.ascontiguousarray(y[:, ::-1]), flip_keypoints_2d(points_y, y.shape[1]).astype(np.float32)
+    def _panels(self, example: Example, scale: int) -> list[NDArray[np.uint8]]:
+        """Pose source with its label, appearance source as it was used (two of a blend), minted image plain and with
+        the label.
+        """
+        poses = self.mint.poses
+        points, seen = poses.keypoints_2d[example.pose], poses.visibility[example.pose]
+        x = self.mint.pose_data.read("images", np.array([example.pose]))[0]
+        lent = [self._lent(example.pose, row, scale) for row in dict.fromkeys((example.appearance, example.second))]
         return [
             draw_skeleton(x, points, seen, scale=scale),
-            draw_skeleton(y, points_y, seen_y, scale=scale),
+            np.concatenate(lent, axis=1),
             draw_skeleton(example.image, points, np.zeros_like(seen), scale=scale),
             draw_skeleton(example.image, points, seen, scale=scale),
         ]
+
+    def _lent(self, pose: int, row: int, scale: int) -> NDArray[np.uint8]:
+        """An appearance source as it was used, with its label; grey where the prior gave it."""
+        mint, where = self.mint, np.array([row])
+        points, seen = mint.appearances.keypoints_2d[row], mint.appearances.visibility[row]
+        if mint.config.from_prior:
+            y = np.full((*mint.pose_data.size, mint.pose_data.channels), 200, np.uint8)
+        else:
+            y = mint.appearance_data.read("images", where)[0]
+        if mint.mirrored(np.array([pose]), where)[0]:
+            y, points = np.ascontiguousarray(y[:, ::-1]), flip_keypoints_2d(points, y.shape[1]).astype(np.float32)
+        return draw_skeleton(y, points, seen, scale=scale)
 
     def save(self, path: Path, figures: dict[str, Any]) -> None:
         """Draw the examples in four blocks of columns."""
@@ -280,7 +271,7 @@ class _Picture:
             ("worst kept", self._kept(lambda e: -e)),
             ("rejected", self._rejected()),
         ]
-        scale = max(1, round(192 / self.pose_data.size[0]))
+        scale = max(1, round(192 / self.mint.pose_data.size[0]))
         figure = Figure(figsize=(16, 6.8), layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle(

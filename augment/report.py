@@ -171,11 +171,12 @@ def _minted_labels(data: ReportData) -> str:
         _clean(axis)
     text = ""
     if report:
-        rejected = report["rejected"]
+        refused = report["rejected"]
         text = (
             f"<p>{report['kept']:,} of {report['tried']:,} minted images were kept ({report['kept_share']:.1%}). "
-            f"{rejected['label_error']:,} were refused for their label error, {rejected['other_pose']:,} because "
-            "the estimate was nearer to the pose of the image that lent the appearance, or to no hand at all.</p>"
+            f"{refused['nearer_other_pose']:,} were refused because the estimate was nearer to the pose of the image "
+            f"that lent the appearance, {refused['no_hand']:,} because no hand was seen, {refused['label_error']:,} "
+            "for their label error.</p>"
         )
     return text + _embed(figure, "Histogram of label errors of the minted images, and the share kept by pose")
 

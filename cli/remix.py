@@ -16,6 +16,7 @@ from handaug.cli.common import (
     overwrite_option,
     pick_device,
     seed_option,
+    workers_option,
     workspace_option,
 )
 from handaug.data_specs.errors import InputError
@@ -52,10 +53,16 @@ __all__ = ["command", "train_what_is_missing"]
 )
 @click.option(
     "--appearances",
-    type=DATA_FILE,
-    metavar="DATA",
+    metavar="DATA|prior",
     show_default="that of --poses",
-    help="Dataset whose train split lends its appearance, labelled or not.",
+    help="Dataset whose train split lends its appearance, labelled or not; prior: draws from the disentangler's own "
+    "prior (dvae, dvae-zu).",
+)
+@click.option(
+    "--pairs",
+    metavar="random|coverage|interpolate",
+    default="random",
+    help="How pairs are chosen: all alike; rare poses and rare appearances more often; blends of two appearances.",
 )
 @click.option(
     "--max-label-error",
@@ -66,6 +73,13 @@ __all__ = ["command", "train_what_is_missing"]
 )
 @seed_option
 @device_option
+@workers_option
+@click.option(
+    "--scheduler",
+    metavar="ADDR",
+    help="Use the Dask cluster of this scheduler (tcp://host:8786 or a scheduler file) in place of --workers; "
+    "its workers must see the files and OUT's folder.",
+)
 @workspace_option
 @overwrite_option
 @debug_option
@@ -75,17 +89,21 @@ def command(
     checkpoint: Path | None,
     checker: Path | None,
     poses: Path | None,
-    appearances: Path | None,
+    appearances: str | None,
+    pairs: str,
     max_label_error: float | None,
     seed: int,
     device: str,
+    workers: int | None,
+    scheduler: str | None,
     workspace: Workspace,
     overwrite: bool,
 ) -> None:
     """Mint a labelled dataset into OUT (default: minted.h5 of the workspace).
 
     Each image shows the pose of one hand in the appearance of another; an estimator that saw neither checks its
-    label. Beside OUT lie the figures (.json) and examples (.png). An interrupted run goes on with the same command.
+    label. Beside OUT lie the figures (.json) and examples (.png). An interrupted run goes on with the same command, and
+    the number of processes changes nothing of the result.
     """
     if n <= 0:
         raise InputError(f"--n {n}: mint at least 1 image")
@@ -98,11 +116,27 @@ def command(
             "run 'handaug render' first or give --poses" if poses is None else "give an existing dataset as --poses"
         )
         raise InputError(f"{source}: no such file; {remedy}")
+    from handaug.augment.remix import PRIOR, RemixConfig, check_request, remix
     from handaug.data_specs.partial import claim_output
 
+    config = RemixConfig(
+        n=n,
+        poses=source,
+        disentangler=checkpoint or workspace.disentangler,
+        checker=checker or workspace.checker,
+        appearances=appearances if appearances in (None, PRIOR) else Path(appearances),
+        max_label_error=max_label_error,
+        seed=seed,
+        pairs=pairs,
+    )
+    if workers is not None and scheduler is not None:
+        raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
     claim_output(target)
     place = pick_device(device)
     progress = RichProgress()
+    if not (config.disentangler.exists() and config.checker.exists()):
+        given = {"disentangler": checkpoint, "checker": checker}
+        check_request(config, target, given={kind: folder for kind, folder in given.items() if folder})
     training = workspace.renders if workspace.renders.exists() else source
     train_what_is_missing(
         training,
@@ -112,18 +146,9 @@ def command(
         device=place,
         progress=progress,
     )
-    from handaug.augment.remix import RemixConfig, remix
-
-    config = RemixConfig(
-        n=n,
-        poses=source,
-        disentangler=checkpoint or workspace.disentangler,
-        checker=checker or workspace.checker,
-        appearances=appearances,
-        max_label_error=max_label_error,
-        seed=seed,
+    report = remix(
+        config, target, device=place, progress=progress, overwrite=overwrite, workers=workers, scheduler=scheduler
     )
-    report = remix(config, target, device=place, progress=progress, overwrite=overwrite)
     for line in report.lines():
         click.echo(line)
 

@@ -45,8 +45,16 @@ def _has_signature(path: Path) -> bool:
         return handle.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
-def check_header(file: h5py.File, path: Path | str) -> None:
+_LABELS = ("keypoints_2d", "visibility", "handedness")
+
+
+def check_header(file: h5py.File, path: Path | str, *, unlabelled: bool = False) -> None:
     """Check that a file is a finished dataset of our schema: attributes, fields, dtypes and shapes.
+
+    Args:
+        file: The open file.
+        path: Its name in messages.
+        unlabelled: Whether the fields that label a hand may be absent.
 
     Raises:
         InputError: The first thing that is wrong, with a remedy.
@@ -61,6 +69,7 @@ def check_header(file: h5py.File, path: Path | str) -> None:
     if list(file.attrs.get("joints", ())) != list(JOINTS):
         raise InputError(f"{path}: its joints differ from the 21 of the schema; convert it first")
     missing = [name for name, field in FIELDS.items() if field.required and name not in file]
+    missing = [name for name in missing if not (unlabelled and name in _LABELS)]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; make it again or convert it")
     if file["images"].ndim != 4 or file["images"].shape[3] not in (1, 3):
@@ -88,6 +97,7 @@ class HandDataset:
         split: "train", "val" or "test"; all rows by default.
         rows: Row numbers in the file, in the order wanted; combined with `split` it must lie inside that split.
         fields: Fields that an item holds; all by default.
+        unlabelled: Whether a file without keypoints_2d, visibility and handedness will do.
 
     Raises:
         InputError: The file is missing, foreign, unfinished, of a newer schema, or a labelled keypoint is not finite.
@@ -103,12 +113,13 @@ class HandDataset:
         split: str | None = None,
         rows: NDArray[np.integer[Any]] | Sequence[int] | None = None,
         fields: Sequence[str] | None = None,
+        unlabelled: bool = False,
     ) -> None:
         self.path = Path(path)
         self._file: h5py.File | None = None
         self._pid = -1
         with open_file(self.path) as file:
-            check_header(file, self.path)
+            check_header(file, self.path, unlabelled=unlabelled)
             _check_labels(file, self.path)
             self.attrs: dict[str, Any] = {
                 name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()
@@ -212,6 +223,8 @@ def _read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
 
 def _check_labels(file: h5py.File, path: Path) -> None:
     """A joint that counts as labelled must have finite coordinates."""
+    if "visibility" not in file:
+        return
     names = [name for name in ("keypoints_2d", "keypoints_3d") if name in file]
     block = 65536
     for start in range(0, file["visibility"].shape[0], block):

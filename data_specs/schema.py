@@ -95,6 +95,10 @@ FIELDS: dict[str, Field] = {
     "appearance_factors": Field("float32", ("*",), "what the appearance was drawn as; named likewise"),
     "provenance/pose_source": Field("int64", (), "row of the file that gave pose and label"),
     "provenance/appearance_source": Field("int64", (), "row of the file that gave the appearance"),
+    "provenance/appearance_source_2": Field("int64", (), "row that a blended appearance was blended with"),
+    "provenance/appearance_weight": Field(
+        "float32", (), "weight of appearance_source in a blend, appearance_source_2 has the rest", values=(0, 1)
+    ),
     "provenance/label_error_px": Field("float32", (), "mean distance of the checker's keypoints to the label, pixels"),
     "provenance/label_error_max_px": Field("float32", (), "largest such distance over the joints, pixels"),
 }

@@ -601,14 +601,14 @@ def rows_match(a: NDArray[Any], b: NDArray[Any]) -> bool:
     return bool(np.allclose(a, b, rtol=2e-3, atol=1e-3))
 
 
-def test_remix_encodes_the_pose_of_a_dvae_from_the_label(runs: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    from handaug.augment.codes import CodeStore, decode_images
+def test_remix_encodes_the_pose_of_a_dvae_from_the_label(runs: dict[str, Path], data: Path) -> None:
+    from handaug.augment.codes import decode_images, encode_block, encode_poses
     from handaug.models.methods import load_run
 
     view, model = HandDataset(data, split="train"), load_run(runs["dvae"])
     assert isinstance(model, Dvae)
-    pose = CodeStore(model, view, "pose", tmp_path, "cpu").get(np.arange(4))
-    appearance = CodeStore(model, view, "appearance", tmp_path, "cpu").get(np.arange(4))
+    pose = encode_poses(model, view, np.arange(4), "cpu").astype(np.float32)
+    appearance = encode_block(model, view.read("images", slice(0, 4)), "appearance", "cpu")
     assert rows_match(pose, model.encode_labels(read_poses(view, "wrist", np.arange(4))).numpy())
     images = decode_images(model, pose, appearance, "cpu")
     assert images.shape == (4, SIZE, SIZE, 1) and images.dtype == np.uint8

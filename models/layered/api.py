@@ -42,14 +42,32 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
     @torch.inference_mode()
     def decode(self, pose: Tensor, appearance: Tensor) -> Tensor:
         """Codes of the same N -> images (N, C, H, W) float32 in [0, 1]."""
+        plate, look = self._unpack(appearance)
+        geometry, mask = pose[:, :-4], torch.nn.functional.pixel_shuffle(pose[:, -4:], 2)
+        hand, _ = self.model.hand(geometry, look)
+        return self.model.compose(mask, hand, plate).clamp(0.0, 1.0)
+
+    @torch.inference_mode()
+    def decode_shared(self, pose: Tensor, which: Tensor, appearance: Tensor) -> Tensor:
+        """`decode(pose[which], appearance)` but for rounding: what depends on the pose alone is computed once for each.
+
+        Args:
+            pose: (P, ...) codes.
+            which: (N,) the pose of each image.
+            appearance: (N, D) codes.
+        """
+        plate, look = self._unpack(appearance)
+        mask = torch.nn.functional.pixel_shuffle(pose[:, -4:], 2)
+        geometry = pose[:, :-4].contiguous(memory_format=torch.channels_last)
+        hand = self.model.hand_shared(geometry, which, look)
+        return self.model.compose(mask[which], hand, plate).clamp(0.0, 1.0)
+
+    def _unpack(self, appearance: Tensor) -> tuple[Tensor, Look]:
+        """Plates (N, C, H, W) and looks of appearance codes."""
         pixels = self.channels * self.size[0] * self.size[1]
         light = (self.model.geometry_features + 1) * self.channels
         plate, flat, style = appearance.tensor_split([pixels, pixels + light], dim=1)
-        look = Look(flat.reshape(len(flat), -1, self.channels), style)
-        geometry, mask = pose[:, :-4], torch.nn.functional.pixel_shuffle(pose[:, -4:], 2)
-        hand, _ = self.model.hand(geometry, look)
-        drawn = self.model.compose(mask, hand, plate.reshape(-1, self.channels, *self.size))
-        return drawn.clamp(0.0, 1.0)
+        return plate.reshape(-1, self.channels, *self.size), Look(flat.reshape(len(flat), -1, self.channels), style)
 
     @torch.inference_mode()
     def pose_keypoints(self, pose: Tensor) -> Tensor:

@@ -70,8 +70,12 @@ class _Modulated(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
+        return self.modulate(self.convolution(features), style)
+
+    def modulate(self, convolved: Tensor, style: Tensor) -> Tensor:
+        """All that follows the convolution."""
         scale, shift = self.modulation(style)[..., None, None].chunk(2, dim=1)
-        out: Tensor = functional.silu(self.normalisation(self.convolution(features)) * (1.0 + scale) + shift)
+        out: Tensor = functional.silu(self.normalisation(convolved) * (1.0 + scale) + shift)
         return out
 
 
@@ -185,6 +189,25 @@ class LayeredNet(nn.Module):
         inputs = torch.cat([geometry, functional.pixel_unshuffle(lit, 2).to(geometry.dtype)], dim=1)
         details = self.residual(self.second(self.first(inputs, look.style), look.style))
         return lit + functional.pixel_shuffle(details.float(), 2), lit
+
+    def hand_shared(self, geometry: Tensor, which: Tensor, look: Look) -> Tensor:
+        """The hand layers of N looks on P geometries: the first of what `hand(geometry[which], look)` returns.
+
+        The first convolution is linear, so its part over the geometry is computed once for each geometry.
+
+        Args:
+            geometry: (P, 4 * K, H/2, W/2).
+            which: (N,) the geometry of each look.
+            look: N looks.
+        """
+        channels, weight = geometry.shape[1], self.first.convolution.weight
+        pixels = look.light.float().transpose(1, 2) @ _basis(geometry)[which]
+        lit = pixels.view(*pixels.shape[:2], 2 * geometry.shape[2], 2 * geometry.shape[3])
+        fixed = functional.conv2d(geometry, weight[:, :channels], self.first.convolution.bias, padding=1)
+        blocks = functional.pixel_unshuffle(lit, 2).to(geometry.dtype).contiguous(memory_format=torch.channels_last)
+        features = functional.conv2d(blocks, weight[:, channels:], padding=1) + fixed[which]
+        details = self.residual(self.second(self.first.modulate(features, look.style), look.style))
+        return lit + functional.pixel_shuffle(details.float(), 2)
 
     def compose(self, mask: Tensor, hand: Tensor, plate: Tensor) -> Tensor:
         """Images (N, C, H, W) float32 of a mask's logits, a hand layer and a plate; not clipped."""
