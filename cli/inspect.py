@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,24 +17,44 @@ from handaug.cli.common import (
 )
 from handaug.data_specs.errors import InputError
 
+if TYPE_CHECKING:
+    from handaug.data_specs.reader import HandDataset
+
 __all__ = ["command"]
 
 
 @click.command()
 @click.argument("data", required=False, type=DATA_FILE)
+@click.argument("other", required=False, type=DATA_FILE)
 @click.option(
     "--out", metavar="PNG", type=OUT_FILE, show_default="DATA with suffix .png", help="Where the contact sheet goes."
 )
 @click.option("--count", type=click.IntRange(1, 512), default=32, help="Images on the contact sheet, at most.")
+@click.option(
+    "--stats",
+    is_flag=True,
+    help="Also plot how poses, viewpoints, shapes, visibility, brightness and what was drawn are distributed, next to "
+    "the contact sheet with suffix .stats.png.",
+)
 @json_option
 @workspace_option
 @debug_option
-def command(data: Path | None, out: Path | None, count: int, as_json: bool, workspace: Workspace) -> None:
+def command(
+    data: Path | None,
+    other: Path | None,
+    out: Path | None,
+    count: int,
+    stats: bool,
+    as_json: bool,
+    workspace: Workspace,
+) -> None:
     """Summarise the dataset DATA and draw its contact sheet.
 
     DATA is the workspace's renders.h5 by default. On the sheet each image stands above its copy with the keypoints
-    drawn: dots are visible joints, rings hidden ones.
+    drawn: dots are visible joints, rings hidden ones. With --stats a second dataset OTHER is plotted over the first.
     """
+    if other is not None and not stats:
+        raise InputError(f"{other}: a second dataset is compared by --stats; add --stats or leave the file out")
     from handaug.data_specs.draw import save_png
     from handaug.data_specs.reader import HandDataset
     from handaug.data_specs.summary import sample_sheet, summarise
@@ -45,10 +65,33 @@ def command(data: Path | None, out: Path | None, count: int, as_json: bool, work
         raise InputError(f"--out {sheet}: the contact sheet is a picture; name another file, ending in .png")
     summary = summarise(dataset)
     summary["sheet"] = str(save_png(sheet, sample_sheet(dataset, count)))
+    if stats:
+        summary.update(_plot(dataset, HandDataset(other) if other else None, sheet.with_suffix(".stats.png")))
     if as_json:
         click.echo(json.dumps(summary))
     else:
         echo_table(_lines(summary))
+
+
+def _plot(dataset: "HandDataset", other: "HandDataset | None", out: Path) -> dict[str, Any]:
+    """Plot the distributions; JSON-ready."""
+    from handaug.data_specs.draw import save_png
+    from handaug.data_specs.stats import collect_stats, overlap
+    from handaug.data_specs.stats_plot import plot_stats
+
+    files = [(str(one.path), collect_stats(one)) for one in (dataset, other) if one is not None]
+    first = files[0][1]
+    found: dict[str, Any] = {"stats": {name: histogram.summary() for name, histogram in first.items()}}
+    if other is not None:
+        second = files[1][1]
+        both = [name for name in first if name in second and first[name].categories == second[name].categories]
+        found["other"] = {
+            "path": str(other.path),
+            "stats": {name: histogram.summary() for name, histogram in second.items()},
+            "overlap": {name: round(overlap(first[name], second[name]), 4) for name in both},
+        }
+    found["plot"] = str(save_png(out, plot_stats(files)))
+    return found
 
 
 def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -75,4 +118,14 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("checksum", summary["checksum"]),
         ("sheet", summary["sheet"]),
     ]
+    if "plot" in summary:
+        lines += [(name, _range(found)) for name, found in summary["stats"].items() if "p50" in found]
+        if "other" in summary:
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in summary["other"]["overlap"].items())
+            lines.append(("overlap", shares))
+        lines.append(("plot", summary["plot"]))
     return lines
+
+
+def _range(found: dict[str, float]) -> str:
+    return f"median {found['p50']:.4g}, from {found['p5']:.4g} to {found['p95']:.4g} (5th and 95th percentile)"

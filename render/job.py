@@ -6,6 +6,7 @@ does not grow with N.
 """
 
 import importlib.util
+import json
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -21,12 +22,13 @@ from handaug.data_specs.reader import HandDataset
 from handaug.render.anny_extract import cache_path
 from handaug.render.appearance import APPEARANCE_FACTORS
 from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, image_files
-from handaug.render.config import RenderConfig
+from handaug.render.config import CHOICES, RenderConfig
 from handaug.render.hand import SHAPE_NAMES, HandModel
 from handaug.render.mano import ManoModel, hand_model_of
 from handaug.render.pool import connect_dask, default_workers, run_dask, run_local
 from handaug.render.pose_prior import ANGLES
 from handaug.render.posing import POSE_FACTORS
+from handaug.render.props import PROPS
 
 __all__ = ["expected_seconds", "render_dataset"]
 
@@ -35,8 +37,19 @@ _NAMES = {
     "pose": list(ANGLES),
     "pose_factors": list(POSE_FACTORS),
     "appearance_factors": list(APPEARANCE_FACTORS),
+    "choices": json.dumps(
+        {
+            "pose_kind": CHOICES["pose_kinds"],
+            "camera": CHOICES["camera"],
+            "occluder": CHOICES["occluder_kinds"],
+            "object": list(PROPS),
+            "clothing": CHOICES["clothing"],
+            "jewellery": CHOICES["jewellery"],
+        }
+    ),
 }
-"""Root attributes: names of the entries of the fields of these names. `shape` is the hand model's affair."""
+"""Root attributes: names of the entries of the fields of these names, and what their kinds are called. `shape` is the
+hand model's affair."""
 
 
 def render_dataset(
