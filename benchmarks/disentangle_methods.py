@@ -1,15 +1,15 @@
-"""Which disentangler mints best: every method on the same renders, judged by the same independent estimator.
+"""Every method side by side on the same renders: the comparison of section 4.4 of Li et al. 2019, with measures.
 
-    python benchmarks/disentangle_methods.py RENDERS OUT [--methods handaug,self] [--seeds 3] [--device cpu]
+    python benchmarks/disentangle_methods.py RENDERS OUT [--methods handaug,self,autoencoder,paired] [--seeds 3]
 
-Trains every method with its defaults for the device (the time each takes is printed), and one label checker. On the val
-split, which none has seen, each image is drawn in the appearance of another:
+Trains every method with its defaults for the device (or `--steps` of each), and one label checker, which judges the
+swaps; then measures on the val split, which none has seen, everything that `handaug evaluate` prints of a
+disentangler (`models/leakage.py` says what each figure means). Ends with a table of means over seeds and the range.
+Runs that are complete are not trained again.
 
-* pair_psnr_db: against the true render of that mix, inside the hand; copy_psnr_db is what returning x would score.
-* error_to_x_px, error_to_y_px: the checker's estimate on the mix against the label of x, and against that of y; beside
-  them its error on the untouched images, the floor. A pose that leaks through the appearance code pulls towards y.
-
-Ends with a table of means over seeds and the range. Runs that are complete are not trained again.
+OUT/table2.png is their Table 2: above, one appearance in many poses; below, one pose in many appearances; a line of
+images for each method, seed 0. OUT/fig5.png is their Fig. 5: two images of one pose, and for each method what it draws
+of each with its own pose code and with the other's, which should change nothing.
 """
 
 import argparse
@@ -20,70 +20,99 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from handaug.augment.checker import Checkers, default_checker_config, row_errors, train_checkers
+from handaug.augment.checker import default_checker_config, train_checkers
+from handaug.data_specs.draw import as_rgb, image_grid, save_png
 from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
-from handaug.models.disentangle.validation import load_validation, validate
-from handaug.models.methods import METHODS, load_run, resolve
+from handaug.models.dvae.pictures import framed, pixels
+from handaug.models.judge import measure_run
+from handaug.models.methods import METHODS, PoseAppearanceModel, load_run, resolve
 
-ROWS = 400
+_ACROSS = 8
+_PAIRS = 3
+Picture = NDArray[np.uint8]
 
 
-def mixes(folder: Path, renders: Path, checkers: Checkers, device: str) -> dict[str, float]:
-    """Measures of one trained run."""
-    model = load_run(folder, device)
-    val = HandDataset(renders, split="val")
-    measured = validate(model, load_validation(val))  # type: ignore[arg-type]  # methods without a pose branch fail here
-    rows = np.arange(min(ROWS, len(val)))
-    images = torch.from_numpy(val.read("images", rows)).permute(0, 3, 1, 2).float() / 255
-    keypoints, visibility = val.read("keypoints_2d", rows), val.read("visibility", rows)
-    hands = val.read("handedness", rows)
-    other = np.array([next((j for j in np.roll(rows, -i - 2) if hands[j] == hands[i]), i) for i in rows])
-    drawn = [
-        model.decode(model.encode_pose(x), model.encode_appearance(y)).cpu()
-        for x, y in zip(images.split(64), images[other].split(64), strict=True)
-    ]
-    pixels = (torch.cat(drawn) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    found = checkers.predict(0, np.ascontiguousarray(pixels))
-    plain = checkers.predict(0, val.read("images", rows))
-    return {
-        "pair_psnr_db": measured["pair_psnr_db"],
-        "copy_psnr_db": measured["copy_psnr_db"],
-        "error_to_x_px": float(np.nanmean(row_errors(found, keypoints, visibility))),
-        "error_to_y_px": float(np.nanmean(row_errors(found, keypoints[other], visibility[other]))),
-        "error_on_true_px": float(np.nanmean(row_errors(plain, keypoints, visibility))),
-    }
+def mixed(model: PoseAppearanceModel, poses: NDArray[np.uint8], looks: NDArray[np.uint8]) -> list[Picture]:
+    """The poses of some images in the appearances of others, both (N, H, W, C) uint8."""
+    x, y = (torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255.0 for part in (poses, looks))
+    return [as_rgb(one) for one in pixels(model.decode(model.encode_pose(x), model.encode_appearance(y)))]
+
+
+def table2(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
+    """One appearance in many poses, then one pose in many appearances; the order of lines is printed."""
+    side = val.read("handedness")
+    rows = np.flatnonzero(side == np.bincount(side).argmax())
+    pose = rows[np.sort(np.unique(val.read("pose_id")[rows], return_index=True)[1])][: _ACROSS + 1]
+    images = val.read("images", pose)
+    fixed, many = np.repeat(images[:1], len(images) - 1, 0), images[1:]
+    lines: list[list[Picture]] = []
+    for poses, looks in ((many, fixed), (fixed, many)):
+        lines += [[framed(one) for one in poses], [framed(one) for one in looks]]
+        lines += [mixed(model, poses, looks) for model in models.values()]
+    return image_grid(lines, scale=2)
+
+
+def fig5(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
+    """Lines of two images of one pose: both inputs, then for each method both with the own and the other's pose."""
+    ids = val.read("pose_id")
+    shared = [np.flatnonzero(ids == one)[:2] for one in np.unique(ids) if (ids == one).sum() > 1][:_PAIRS]
+    lines = []
+    for pair in shared:
+        images = val.read("images", pair)
+        line = [framed(one) for one in images]
+        for model in models.values():
+            line += mixed(model, images, images) + mixed(model, images[::-1].copy(), images)
+        lines.append(line)
+    return image_grid(lines, scale=2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("renders", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--methods", default="handaug,self")
+    parser.add_argument("--methods", default="handaug,self,autoencoder,paired")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="of every method; its default for device and data if not given")
+    parser.add_argument("--checker", type=Path, help="a label checker of these renders; trained if not given")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    config = default_checker_config(options.device)
-    checker = train_checkers(options.renders, options.out / "checker", config, device=options.device, progress=SILENT)
-    checkers = Checkers.load(checker, device=options.device)
-    train = HandDataset(options.renders, split="train")
+    checker = options.checker or train_checkers(
+        options.renders,
+        options.out / "checker",
+        default_checker_config(options.device),
+        device=options.device,
+        progress=SILENT,
+    )
+    train, val = (HandDataset(options.renders, split=split) for split in ("train", "val"))
     table: dict[str, list[dict[str, float]]] = {}
     for name in options.methods.split(","):
         method = METHODS[name]
         for seed in range(options.seeds):
             settings = resolve(method.default_config)(name, len(train), train.size, options.device)
+            settings = dataclasses.replace(settings, seed=seed, steps=options.steps or settings.steps)
             folder, started = options.out / f"{name}-{seed}", time.monotonic()
-            settings = dataclasses.replace(settings, seed=seed)
             resolve(method.train)(options.renders, folder, settings, device=options.device, progress=SILENT)
-            row = {**mixes(folder, options.renders, checkers, options.device), "seconds": time.monotonic() - started}
+            row = {"training_seconds": time.monotonic() - started}
+            row |= measure_run(folder, val, judge=checker / "fold-0", device=options.device)
             table.setdefault(name, []).append(row)
-            print(name, seed, json.dumps({key: round(value, 2) for key, value in row.items()}), flush=True)
-    for name, rows in table.items():
-        for key in rows[0]:
-            values = [row[key] for row in rows]
-            print(f"{name:12} {key:18} {np.mean(values):8.2f}  ({min(values):.2f} to {max(values):.2f})")
+            print(name, seed, json.dumps({key: round(value, 4) for key, value in row.items()}), flush=True)
+    for key in next(iter(table.values()))[0]:
+        cells = []
+        for rows in table.values():
+            values = [row[key] for row in rows if key in row]
+            cells.append(f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if values else "-")
+        print(f"| {key} | " + " | ".join(cells) + " |")
+    (options.out / "methods.json").write_text(json.dumps(table, indent=1) + "\n")
+    models = {name: load_run(options.out / f"{name}-0", options.device) for name in table}
+    save_png(options.out / "table2.png", table2(models, val))
+    save_png(options.out / "fig5.png", fig5(models, val))
+    print(
+        f"lines of table2.png, above and below: poses, appearances, {', '.join(models)}; fig5.png: pairs in that order"
+    )
 
 
 if __name__ == "__main__":

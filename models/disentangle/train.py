@@ -183,13 +183,15 @@ def train_disentangler(
     more = None if unlabelled is None else _unlabelled_rows(unlabelled, train, config)
     if more is not None:
         key["unlabelled"] = more.checksum
+    if start is not None:
+        _check_beginning(start, key, config)
     run = RunFolder.open(out, key, overwrite=overwrite)
     if run is None:
         progress.note(f"{out}: is complete, nothing to do")
         return out
     with run:
-        if start is not None:
-            _begin_from(start, run.folder, key, config)
+        if start is not None and not (run.folder / STATE).exists():
+            _begin_from(start, run.folder)
         job = _setup(train, HandDataset(data, split="val"), more, config, run.folder, device, progress)
         run_training(
             job,
@@ -218,10 +220,8 @@ def _unlabelled_rows(path: Path, train: HandDataset, config: DisentangleConfig) 
     return rows
 
 
-def _begin_from(start: Path, folder: Path, key: Mapping[str, Any], config: DisentangleConfig) -> None:
-    """Copy state and log of a shorter run, unless this one is already under way."""
-    if (folder / STATE).exists():
-        return
+def _check_beginning(start: Path, key: Mapping[str, Any], config: DisentangleConfig) -> None:
+    """Whether the steps of a finished run are the first ones of this one."""
     try:
         stored = json.loads((start / "run.json").read_text())
         before = DisentangleConfig.from_json(stored["config"])
@@ -235,10 +235,14 @@ def _begin_from(start: Path, folder: Path, key: Mapping[str, Any], config: Disen
         raise InputError(f"{start}: is not the beginning of this run; give one of the same data and configuration")
     if not (start / STATE).is_file():
         raise InputError(f"{start}: was not kept with its state; train it again and keep it")
+
+
+def _begin_from(start: Path, folder: Path) -> None:
+    """Copy state and log of a shorter run; the state last and at once, so that a kill before it begins anew."""
     shutil.copy(start / LOG, folder / LOG)
     temporary = folder / f"{STATE}.copy"
     shutil.copy(start / STATE, temporary)
-    temporary.rename(folder / STATE)  # last, and at once: a kill before it begins this copy anew
+    temporary.rename(folder / STATE)
 
 
 def _setup(
