@@ -46,9 +46,19 @@ def _joint_segments() -> tuple[tuple[int, ...], ...]:
 JOINT_SEGMENTS: tuple[tuple[int, ...], ...] = _joint_segments()
 """For each of the 21 joints, the segments that meet there (wrist: forearm and palm; tip: the last segment)."""
 
-SHAPE_NAMES: tuple[str, ...] = (*PHENOTYPES, "finger_length", "finger_diameter", "hand_scale", "wrist_girth")
+SHAPE_NAMES: tuple[str, ...] = (
+    *PHENOTYPES,
+    "finger_length",
+    "finger_diameter",
+    "hand_scale",
+    "wrist_girth",
+    "hand_breadth",
+)
 """anny's six body parameters in [0, 1] (gender: 0 male, 1 female; age: 1/3 child, 2/3 young adult, 1 old), then four of
-the hand alone in [-1, 1]."""
+its own for the hand alone in [-1, 1], and one of ours: the palm's breadth, by 10 % either way at -1 and 1."""
+
+_BROADER = 0.1
+"""By how much the palm is broader at the parameter's 1."""
 
 _TIP_DEPTH = 0.12
 """How far inside the farthest skin the tip joint lies, as a share of the distal bone's length to that skin."""
@@ -151,7 +161,7 @@ class HandModel:
     @property
     def mean_shape(self) -> NDArray[np.float64]:
         """A young adult hand, the middle of every other parameter."""
-        return np.array([0.5, 2 / 3, 0.5, 0.5, 0.5, 0.5, 0, 0, 0, 0])
+        return np.array([0.5, 2 / 3, 0.5, 0.5, 0.5, 0.5, 0, 0, 0, 0, 0])
 
     def sample_shape(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw a plausible shape: 85 % adults, 15 % children of about 5 to 15 years."""
@@ -161,7 +171,9 @@ class HandModel:
         body = np.clip(0.5 + 0.18 * spread[:2], 0, 1)  # muscle, weight
         stature = np.clip(0.5 + 0.09 * spread[2:4], 0, 1)  # height, proportions
         local = np.array([0.15, 0.25, 0.08, 0.2]) * spread[4:] + np.array([0.1, 0, -0.15, 0])
-        return np.array([rng.uniform(), age, *body, *stature, *local])
+        gender = rng.uniform()
+        # With anny's own variety, breadth over length varies by 4 %, as measured on people (docs/rendering.md).
+        return np.array([gender, age, *body, *stature, *local, np.clip(0.36 * rng.normal(), -1, 1)])
 
     def rest(self, shape: NDArray[np.floating[Any]]) -> RestHand:
         """The unposed hand of one shape.
@@ -176,9 +188,11 @@ class HandModel:
         vertices = self._a["vertices"] + (c @ self._vertex_shapes).reshape(-1, 3)
         heads = self._a["heads"] + (c @ self._head_shapes).reshape(-1, 3)
         matrices = self._a["orientations"] + (c @ self._orientation_shapes).reshape(-1, 3, 3)
+        rotations = _nearest_rotations(matrices)
+        vertices, heads = self._broaden(shape, vertices, heads, rotations)
         distal = heads[[self._names[f"finger{k}-3"] for k in range(1, 6)]]
         skin = np.stack([vertices[chosen].mean(0) for chosen in self._tip_vertices])
-        return RestHand(vertices, heads, _nearest_rotations(matrices), skin + self._tip_depth * (distal - skin))
+        return RestHand(vertices, heads, rotations, skin + self._tip_depth * (distal - skin))
 
     def pose(self, shape: NDArray[np.floating[Any]] | RestHand, pose: HandPose) -> PosedHand:
         """Pose a right hand.
@@ -221,6 +235,39 @@ class HandModel:
                 out.append(float(np.quantile(np.linalg.norm(np.cross(skin, along), axis=1), 0.4)))
         palm = rest.vertices[self._palm] @ rest.orientations[self._wrist][:, 0]
         return np.array(out + [0.15 * float(np.ptp(palm))] * 4)
+
+    def _broaden(
+        self,
+        shape: NDArray[np.float64],
+        vertices: NDArray[np.float64],
+        heads: NDArray[np.float64],
+        rotations: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Vertices and bone heads of a broader or narrower palm; fingers keep their form and move with their knuckles.
+
+        The palm is stretched across its length, not at all at the wrist and fully from the knuckles on.
+        """
+        amount = _BROADER * float(np.clip(shape[len(PHENOTYPES) + len(LOCAL_CHANGES)], -1, 1))
+        if amount == 0:
+            return vertices, heads
+        to_hand = self._frame @ rotations[self._wrist].T
+        across, along, _ = to_hand
+        wrist = heads[self._wrist]
+        length = float((heads[self._names["finger3-1"]] - wrist) @ along)
+
+        def shift(points: NDArray[np.float64]) -> NDArray[np.float64]:
+            share = np.clip(((points - wrist) @ along) / length, 0, 1)
+            return np.asarray((amount * share * ((points - wrist) @ across))[:, None] * across)
+
+        by_bone = shift(heads)
+        fingers = []
+        for name, bone in self._names.items():
+            if name.startswith("finger"):
+                by_bone[bone] = shift(heads[None, self._names[f"{name[:-1]}1"]])[0]
+                fingers.append(bone)
+        weights = self._a["weights"][:, fingers]
+        moved = (1 - weights.sum(1))[:, None] * shift(vertices) + weights @ by_bone[fingers]
+        return vertices + moved, heads + by_bone
 
     def _bones(self, rest: RestHand, pose: HandPose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(B, 3, 3), (B, 3): what moves rest points with each bone into the posed hand's frame."""
@@ -362,7 +409,7 @@ class _Phenotypes:
         factors = [np.full(3, 1 / 3)]  # anny's default: an even mixture of its three ethnic variations
         factors += [_hat_weights(values.get(name, 0.5), anchors) for name, anchors in self._anchors.items()]
         products = np.where(self._mask, np.concatenate(factors), 1.0).prod(1)
-        local = np.clip(shape[len(PHENOTYPES) :], -1, 1)
+        local = np.clip(shape[len(PHENOTYPES) :][: len(LOCAL_CHANGES)], -1, 1)
         pairs = np.stack([np.maximum(local, 0), np.maximum(-local, 0)], 1).ravel()
         return np.concatenate([products @ self._projection, pairs])
 
@@ -372,4 +419,4 @@ def _hat_weights(value: float, anchors: NDArray[np.float64]) -> NDArray[np.float
     return np.array([np.interp(value, anchors, row) for row in np.eye(len(anchors))])
 
 
-assert len(SHAPE_NAMES) == len(PHENOTYPES) + len(LOCAL_CHANGES)
+assert len(SHAPE_NAMES) == len(PHENOTYPES) + len(LOCAL_CHANGES) + 1

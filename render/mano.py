@@ -86,6 +86,9 @@ class ManoModel(HandModel):
     def _coefficient_map(self) -> Callable[[Floats], Floats]:
         return lambda betas: betas
 
+    def _broaden(self, shape: Floats, vertices: Floats, heads: Floats, rotations: Floats) -> tuple[Floats, Floats]:
+        return vertices, heads  # MANO's betas know broad hands
+
     def _choose_tips(self) -> list[NDArray[np.intp]]:
         return [np.array([tip]) for tip in MANO_TIPS]
 

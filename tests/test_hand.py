@@ -34,10 +34,11 @@ def anny_body() -> Any:
 def _shapes(model: HandModel, n: int) -> list[NDArray[np.float64]]:
     rng = np.random.default_rng(3)
     extremes = [
-        np.array([0, 0.4, 0, 1, 0.2, 1, -1, 1, 0.5, -0.7]),
-        np.array([1, 1.0, 1, 0, 0.9, 0, 1, -0.6, -1, 1]),
+        np.array([0, 0.4, 0, 1, 0.2, 1, -1, 1, 0.5, -0.7, 0]),
+        np.array([1, 1.0, 1, 0, 0.9, 0, 1, -0.6, -1, 1, 0]),
     ]
-    return [model.mean_shape, *extremes, *(model.sample_shape(rng) for _ in range(n - 3))]
+    keep = np.append(np.ones(len(SHAPE_NAMES) - 1), 0)  # anny has no breadth of the palm
+    return [model.mean_shape, *extremes, *(keep * model.sample_shape(rng) for _ in range(n - 3))]
 
 
 def _anny_forward(body: Any, shape: NDArray[np.float64], deltas: dict[str, NDArray[np.float64]], side: str) -> Any:
@@ -50,7 +51,7 @@ def _anny_forward(body: Any, shape: NDArray[np.float64], deltas: dict[str, NDArr
         pose[0, labels.index(f"{name}.{side}"), :3, :3] = delta
     values = dict(zip(SHAPE_NAMES, shape.tolist(), strict=True))
     local = {}
-    for ours, label in zip(SHAPE_NAMES[6:], anny_extract.LOCAL_CHANGES, strict=True):
+    for ours, label in zip(SHAPE_NAMES[6:10], anny_extract.LOCAL_CHANGES, strict=True):
         local[f"{side.lower()}-{label}" if label.startswith("hand") else label] = values[ours]
     with torch.no_grad():
         out = body(
@@ -215,6 +216,31 @@ def test_sizes_are_those_of_people(model: HandModel) -> None:
     assert proximal.min() > 0.029 and proximal.max() < 0.05
     assert hand.min() > 0.15 and hand.max() < 0.24 and 0.175 < np.median(hand) < 0.205
     assert len(children) > 8 and np.median(np.array(children)[:, 1]) < 0.9 * np.median(hand) + 0.005
+
+
+def test_breadth_moves_knuckles_apart_and_leaves_bones_alone(model: HandModel) -> None:
+    """At +-1 the row of knuckles is 10 % longer or shorter, phalanges keep their lengths, the thumb hardly moves."""
+    straight = HandPose.from_degrees()
+    narrow, mean, broad = (model.mean_shape + np.append(np.zeros(10), b) for b in (-1, 0, 1))
+    joints = [model.joints(shape, straight).astype(float) for shape in (narrow, mean, broad)]
+    row = [float(np.linalg.norm(j[5] - j[17])) for j in joints]
+    assert row[0] / row[1] == pytest.approx(0.9, abs=0.02) and row[2] / row[1] == pytest.approx(1.1, abs=0.02)
+    phalanges = [(a, b) for a, b in BONES if a not in (0,)]
+    for pair in phalanges:
+        lengths = [float(np.linalg.norm(j[pair[0]] - j[pair[1]])) for j in joints]
+        assert np.ptp(lengths) < 1e-4
+    assert (
+        abs(float(np.linalg.norm(joints[2][12] - joints[2][0]) / np.linalg.norm(joints[1][12] - joints[1][0])) - 1)
+        < 0.01
+    )
+    skin = [model.pose(shape, straight).vertices for shape in (narrow, mean, broad)]
+    palm = np.unique(model.quads[model.face_segment == 1])
+    spread = [float(np.ptp(points[palm, 0])) for points in skin]
+    assert spread[0] < 0.96 * spread[1] < 0.93 * spread[2]
+    tip = np.unique(model.quads[model.face_segment == SEGMENTS.index("index_3")])
+    form = [points[tip] - points[tip].mean(0) for points in skin]
+    np.testing.assert_allclose(form[2], form[1], atol=2e-4)  # fingers keep their form
+    assert _volume(skin[2], model.quads) > _volume(skin[1], model.quads) > _volume(skin[0], model.quads)
 
 
 def _degrees_between(a: NDArray[Any], b: NDArray[Any]) -> float:
