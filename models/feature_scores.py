@@ -125,7 +125,9 @@ class OwnNetwork(FeatureNetwork):
         places = predict_keypoints(estimator, images).flatten(1).numpy().astype(np.float64)
         self._kept.clear()
         _, kind = kmeans2(places, min(_POSE_CLASSES, len(places)), minit="++", seed=0)
-        self.head = _linear_head(torch.cat([self(block) for block in images.split(_BATCH)]), torch.from_numpy(kind))
+        self.head = _linear_head(
+            torch.cat([self(block) for block in torch.split(images, _BATCH)]), torch.from_numpy(kind)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -152,11 +154,14 @@ def _linear_head(features: Tensor, kind: Tensor) -> nn.Sequential:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return nn.Sequential(_Standardise(mean, spread), layer).requires_grad_(False)
 
 
 class _Standardise(nn.Module):
+    mean: Tensor
+    spread: Tensor
+
     def __init__(self, mean: Tensor, spread: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from handaug.data_specs.errors import WorkError
 from handaug.data_specs.progress import Progress
@@ -95,14 +95,16 @@ def run_training(
     step, sums, counts = _resume(trainee, folder)
     if step:
         progress.note(f"{label}: goes on from step {step:,}")
-    saved_at = time.monotonic()
+    saved_at, kept = time.monotonic(), (folder / STATE).exists()
     with progress.task(label, total=steps, unit="steps") as advance:
         advance(step)
         while step < steps:
+            buffers = {} if kept else _buffers(trainee)
             try:
                 values = trainee.train_step(step)
             except NotFiniteError as error:
-                if step and not (folder / STATE).exists():
+                if step and not kept:
+                    _restore(trainee, buffers)
                     _save(trainee, folder, step, sums, counts)
                 raise WorkError(
                     f"{folder}: the loss term {error} is not finite at step {step + 1}; the state before it is kept. "
@@ -121,7 +123,7 @@ def run_training(
             elif time.monotonic() - saved_at < SAVE_SECONDS:
                 continue
             _save(trainee, folder, step, sums, counts)
-            saved_at = time.monotonic()
+            saved_at, kept = time.monotonic(), True
     if not keep_state:
         (folder / STATE).unlink(missing_ok=True)
 
@@ -145,6 +147,18 @@ def _resume(trainee: Trainee, folder: Path) -> tuple[int, dict[str, float], dict
 def _save(trainee: Trainee, folder: Path, step: int, sums: dict[str, float], counts: dict[str, int]) -> None:
     state = {name: part.state_dict() for name, part in trainee.parts().items()}
     save_state(folder / STATE, {**state, "step": step, "sums": sums, "counts": counts})
+
+
+def _buffers(trainee: Trainee) -> dict[str, dict[str, Tensor]]:
+    """Copies of the running statistics: the forward pass of a bad step spoils them before its loss is known."""
+    modules = {name: part for name, part in trainee.parts().items() if isinstance(part, nn.Module)}
+    return {name: {key: b.clone() for key, b in part.named_buffers()} for name, part in modules.items()}
+
+
+def _restore(trainee: Trainee, buffers: dict[str, dict[str, Tensor]]) -> None:
+    parts = trainee.parts()
+    for name, values in buffers.items():
+        parts[name].load_state_dict(values, strict=False)
 
 
 def _log(folder: Path, line: dict[str, Any]) -> None:

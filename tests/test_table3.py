@@ -57,7 +57,7 @@ def test_scores_in_closed_form() -> None:
 def weights() -> dict[str, Tensor]:
     torch.manual_seed(0)
     network = Inception3(num_classes=FID_CLASSES, aux_logits=False, init_weights=False)
-    return network.state_dict()
+    return dict(network.state_dict())
 
 
 def test_stock_weights_load_from_a_file_and_run(weights: dict[str, Tensor], tmp_path: Path) -> None:

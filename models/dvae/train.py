@@ -1,14 +1,12 @@
-"""Training a dVAE by Algorithm 1 or 2, or a cross-modal VAE by Eq. 1: setup, fit, validate, to read from top to bottom.
+"""Training a dVAE by Algorithm 1 or 2, or a cross-modal VAE by Eq. 1: setup, one step, validation.
 
 A run is a function of the data and its config. Initial weights come from the seed; order, tags, motions and latent
-noise of step t from (seed, t); so a killed run goes on where it was saved and, on one machine, ends with the same
-weights. Each stage has an Adam of its own over what learns in it: the noise step's gradients are a millionth of the
-image's, and in one optimiser they would be lost among its moments.
+noise of step t from (seed, t). Each stage has an Adam of its own over what learns in it: the noise step's gradients
+are a millionth of the image's, and in one optimiser they would be lost among its moments.
 """
 
-import json
-import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from handaug.data_specs.draw import save_png
 from handaug.data_specs.errors import WorkError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
-from handaug.models.checkpoint import load_state, save_model, save_state
+from handaug.models.checkpoint import save_model
 from handaug.models.dvae.api import Dvae
 from handaug.models.dvae.config import STAGES, DvaeConfig, stage_at
 from handaug.models.dvae.data import TrainRows, read_train_rows
@@ -30,17 +28,13 @@ from handaug.models.dvae.measure import COLLAPSED_NATS, Rows, collapsed, kl_per_
 from handaug.models.dvae.model import DVAE
 from handaug.models.dvae.pictures import draw_estimates, synthesis_grid
 from handaug.models.fabric import one_device
+from handaug.models.loop import RESIDENT_BYTES, STATE, finite_values, run_training
 from handaug.models.networks import check_size
 from handaug.models.run_folder import RunFolder
 from handaug.models.trained import KIND, Parts
 
 __all__ = ["train_dvae"]
 
-SAVE_SECONDS = 60.0
-"""At most this much work is lost to a kill."""
-
-_STATE = "state.pt"
-_LOG = "log.jsonl"
 _ORDER, _STEP = 11, 12
 """Spawn keys of the draws."""
 
@@ -48,13 +42,22 @@ _VALIDATION_ROWS = 128
 _SETTLED_STEPS = 100
 """Shorter runs are not judged for collapse: the encoders' batch statistics have not settled yet."""
 
-_RESIDENT_BYTES = 8 * 2**30
-"""Images above this stay in the computer's memory and are copied to the GPU batch by batch."""
+_SHOWN = (
+    "pose3d_epe_mean_mm",
+    "cpose_epe_mean_mm",
+    "viewpoint_mean_deg",
+    "label_pose3d_epe_mean_mm",
+    "image_l1",
+    "synth_pose3d_epe_mean_mm",
+    "pair_psnr_db",
+    "copy_psnr_db",
+)
+"""Figures in the note of a validation."""
 
 
 @dataclass
 class _Job:
-    """Everything `fit` needs; only `step`, `sums`, `counts` and what the modules hold change."""
+    """The networks, the rows in memory, and one step; only `stage` and what the modules hold change."""
 
     config: DvaeConfig
     fabric: Fabric
@@ -66,10 +69,8 @@ class _Job:
     size: tuple[int, int]
     channels: int
     info: dict[str, Any]
-    step: int = 0
     stage: str = ""
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    """Whose modules are learning; empty where none are."""
 
     def batch_size(self, stage: str) -> int:
         """Rows per step: the config's, or all rows of a smaller pool."""
@@ -79,10 +80,67 @@ class _Job:
         """Steps per epoch of a stage; the last incomplete batch is left out, another one each epoch."""
         return len(self.rows.pools[stage]) // self.batch_size(stage)
 
-    @property
-    def validate_every(self) -> int:
-        """Steps between validations."""
-        return self.config.validate_every or max(1, self.config.steps // 10)
+    def parts(self) -> Mapping[str, Any]:
+        optimisers = {f"{stage}_optimiser": optimiser for stage, optimiser in self.optimisers.items()}
+        return {"model": self.model, **optimisers}
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """One step of one stage; returns its terms by name."""
+        config, fabric = self.config, self.fabric
+        stage, index = stage_at(config, self.epoch_steps("disentangle"), step)
+        if stage != self.stage:
+            self.model.enter(stage)
+            self.stage = stage
+        rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STEP, step)))
+        rows = self._rows_at(stage, index)
+        batch = self.rows.batch(stage, rows, rng, fabric.device)
+        noise = torch.from_numpy(rng.standard_normal((len(rows), self.model.latent), np.float32)).to(fabric.device)
+        with fabric.autocast():
+            terms = stage_terms(self.model, stage, batch, noise, index if config.alternating else None)
+        loss = total_loss(terms, config)
+        values = finite_values(terms)
+        optimiser = self.optimisers[stage]
+        optimiser.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        optimiser.step()
+        return values
+
+    def _rows_at(self, stage: str, index: int) -> NDArray[np.int64]:
+        """The rows of the `index`-th step of a stage: shuffled passes over its pool."""
+        epoch, position = divmod(index, self.epoch_steps(stage))
+        seed = np.random.SeedSequence(self.config.seed, spawn_key=(_ORDER, STAGES.index(stage), epoch))
+        order = np.random.default_rng(seed).permutation(self.rows.pools[stage])
+        batch = self.batch_size(stage)
+        return order[position * batch : (position + 1) * batch]
+
+    def validate(self, step: int) -> tuple[dict[str, Any], str]:
+        config, model = self.config, self.trained()
+        stage, _ = stage_at(config, self.epoch_steps("disentangle"), step - 1)
+        measured = measure(model, self.validation, embedded=stage == "embed")
+        kl = kl_per_dimension(model, self.validation)
+        if stage != "embed":
+            kl = {name: values for name, values in kl.items() if not name.startswith("embed/")}
+        picture = synthesis_grid(model, self.validation) if model.draws_images else None
+        if picture is None and stage == "embed" and "image" in config.embed:
+            picture = draw_estimates(model, self.validation)
+        if picture is not None:
+            save_png(self.folder / "grid.png", picture)
+        info = {**self.info, "step": step, "validation": measured, "kl_nats": kl}
+        stored = {"kind": KIND, "config": config.to_json(), "size": list(self.size), "channels": self.channels}
+        save_model(self.folder, self.model.state_dict(), {**stored, "info": info})
+        active = ", ".join(
+            f"KL {name} {sum(v):.3g} nats in {sum(x >= COLLAPSED_NATS for x in v)}/{len(v)} dimensions"
+            for name, v in kl.items()
+        )
+        shown = ", ".join(f"{name} {measured[name]:.4g}" for name in _SHOWN if name in measured)
+        line = f"step {step:,} ({stage}): {', '.join(filter(None, (shown, active)))}"
+        return {"stage": stage, "validation": measured, "kl_nats": kl}, line
+
+    def trained(self) -> Dvae:
+        """The model as others will use it; the next step puts its modules back to learning."""
+        self.model.eval()
+        self.stage = ""
+        return Dvae(Parts(self.model, self.config, self.size, self.channels, self.info))
 
 
 def train_dvae(
@@ -127,9 +185,17 @@ def train_dvae(
         return out
     with run:
         job = _setup(train, HandDataset(data, split="val"), rows, config, run.folder, device, progress)
-        _fit(job, progress)
+        run_training(
+            job,
+            run.folder,
+            steps=config.steps,
+            validate_every=config.validate_every or max(1, config.steps // 10),
+            label=config.method,
+            progress=progress,
+            keep_state=True,
+        )
         _check_collapse(job)
-        (run.folder / _STATE).unlink(missing_ok=True)
+        (run.folder / STATE).unlink()
         return run.finish()
 
 
@@ -142,7 +208,7 @@ def _setup(
     device: str,
     progress: Progress,
 ) -> _Job:
-    """Build the networks and load the saved state of an unfinished run."""
+    """Build the networks."""
     fabric = one_device(device, config.precision)
     if not len(val):
         progress.note(f"{config.method}: no val rows; train rows are drawn and measured instead")
@@ -155,7 +221,7 @@ def _setup(
         weights = [p for module in model.learners(stage) for p in module.parameters()]
         if stage == "embed" or (config.method != "cross-modal" and (stage == "disentangle" or config.z_u)):
             optimisers[stage] = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
-    if rows.images.nbytes <= _RESIDENT_BYTES:
+    if rows.images.nbytes <= RESIDENT_BYTES:
         rows.images = rows.images.to(fabric.device)
     job = _Job(
         config=config,
@@ -170,7 +236,6 @@ def _setup(
         info={"data_checksum": train.checksum, "train_rows": len(rows.pools["embed"])},
     )
     _say_what_comes(job, progress)
-    _resume(job, progress)
     return job
 
 
@@ -186,150 +251,11 @@ def _say_what_comes(job: _Job, progress: Progress) -> None:
     )
 
 
-def _resume(job: _Job, progress: Progress) -> None:
-    """Load the saved state, if any, and cut the log back to it."""
-    log = job.folder / _LOG
-    if not (job.folder / _STATE).exists():
-        log.unlink(missing_ok=True)
-        return
-    state = load_state(job.folder / _STATE)
-    job.model.load_state_dict(state["model"])
-    for stage, optimiser in job.optimisers.items():
-        optimiser.load_state_dict(state["optimisers"][stage])
-    job.step = int(state["step"])
-    job.sums, job.counts = dict(state["sums"]), dict(state["counts"])
-    if log.exists():
-        kept = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= job.step]
-        log.write_text("".join(kept))
-    progress.note(f"{job.config.method}: goes on from step {job.step:,}")
-
-
-def _save(job: _Job) -> None:
-    optimisers = {stage: optimiser.state_dict() for stage, optimiser in job.optimisers.items()}
-    counters = {"step": job.step, "sums": job.sums, "counts": job.counts}
-    save_state(job.folder / _STATE, {"model": job.model.state_dict(), "optimisers": optimisers, **counters})
-
-
-def _fit(job: _Job, progress: Progress) -> None:
-    """Run the steps that are left; validate, log, draw and save on the way."""
-    saved_at = time.monotonic()
-    with progress.task(job.config.method, total=job.config.steps, unit="steps") as advance:
-        advance(job.step)
-        while job.step < job.config.steps:
-            for name, value in _train_step(job).items():
-                job.sums[name] = job.sums.get(name, 0.0) + value
-                job.counts[name] = job.counts.get(name, 0) + 1
-            job.step += 1
-            advance(1)
-            if job.step % job.validate_every == 0 or job.step == job.config.steps:
-                _validate(job, progress)
-            elif time.monotonic() - saved_at < SAVE_SECONDS:
-                continue
-            _save(job)
-            saved_at = time.monotonic()
-
-
-def _rows_at(job: _Job, stage: str, index: int) -> NDArray[np.int64]:
-    """The rows of the `index`-th step of a stage: shuffled passes over its pool."""
-    epoch, position = divmod(index, job.epoch_steps(stage))
-    seed = np.random.SeedSequence(job.config.seed, spawn_key=(_ORDER, STAGES.index(stage), epoch))
-    order = np.random.default_rng(seed).permutation(job.rows.pools[stage])
-    batch = job.batch_size(stage)
-    return order[position * batch : (position + 1) * batch]
-
-
-def _train_step(job: _Job) -> dict[str, float]:
-    """One step of one stage; returns its terms by name."""
-    config = job.config
-    stage, index = stage_at(config, job.epoch_steps("disentangle"), job.step)
-    if stage != job.stage:
-        job.model.enter(stage)
-        job.stage = stage
-    rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STEP, job.step)))
-    rows = _rows_at(job, stage, index)
-    batch = job.rows.batch(stage, rows, rng, job.fabric.device)
-    noise = torch.from_numpy(rng.standard_normal((len(rows), job.model.latent), np.float32)).to(job.fabric.device)
-    with job.fabric.autocast():
-        terms = stage_terms(job.model, stage, batch, noise, index if config.alternating else None)
-    loss = total_loss(terms, config)
-    # One transfer for all terms, and before the optimiser moves: a bad step leaves the last good weights.
-    values = dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).tolist(), strict=True))
-    _check_finite(job, values)
-    optimiser = job.optimisers[stage]
-    optimiser.zero_grad(set_to_none=True)
-    job.fabric.backward(loss)
-    optimiser.step()
-    return values
-
-
-def _check_finite(job: _Job, values: dict[str, float]) -> None:
-    bad = [name for name, value in values.items() if not np.isfinite(value)]
-    if bad:
-        if job.step and not (job.folder / _STATE).exists():
-            _save(job)
-        raise WorkError(
-            f"{job.folder}: the loss term {bad[0]} is not finite at step {job.step + 1}; the state before it is kept. "
-            "Start again with --overwrite and --precision 32-true or another --seed"
-        )
-
-
-def _validate(job: _Job, progress: Progress) -> None:
-    """Measure, log and draw, and put the weights where others find them."""
-    config = job.config
-    job.model.eval()
-    model = Dvae(Parts(job.model, config, job.size, job.channels, job.info))
-    stage, _ = stage_at(config, job.epoch_steps("disentangle"), job.step - 1)
-    measured = measure(model, job.validation, embedded=stage == "embed")
-    kl = kl_per_dimension(model, job.validation)
-    if stage != "embed":
-        kl = {name: values for name, values in kl.items() if not name.startswith("embed/")}
-    means = {name: job.sums[name] / job.counts[name] for name in sorted(job.sums)}
-    job.sums, job.counts = {}, {}
-    line = {"step": job.step, "stage": stage, "train": means, "validation": measured, "kl_nats": kl}
-    with open(job.folder / _LOG, "a") as log:
-        log.write(json.dumps(line) + "\n")
-    picture = synthesis_grid(model, job.validation) if model.draws_images else None
-    if picture is None and stage == "embed" and "image" in config.embed:
-        picture = draw_estimates(model, job.validation)
-    if picture is not None:
-        save_png(job.folder / "grid.png", picture)
-    info = {**job.info, "step": job.step, "validation": measured, "kl_nats": kl}
-    stored = {
-        "kind": KIND,
-        "config": config.to_json(),
-        "size": list(job.size),
-        "channels": job.channels,
-        "info": info,
-    }
-    save_model(job.folder, job.model.state_dict(), stored)
-    active = ", ".join(
-        f"KL {name} {sum(v):.3g} nats in {sum(x >= COLLAPSED_NATS for x in v)}/{len(v)} dimensions"
-        for name, v in kl.items()
-    )
-    shown = ", ".join(f"{name} {measured[name]:.4g}" for name in _SHOWN if name in measured)
-    progress.note(f"step {job.step:,} ({stage}): {', '.join(filter(None, (shown, active)))}")
-    job.stage = ""  # the next step puts modules back to learning
-
-
-_SHOWN = (
-    "pose3d_epe_mean_mm",
-    "cpose_epe_mean_mm",
-    "viewpoint_mean_deg",
-    "label_pose3d_epe_mean_mm",
-    "image_l1",
-    "synth_pose3d_epe_mean_mm",
-    "pair_psnr_db",
-    "copy_psnr_db",
-)
-
-
 def _check_collapse(job: _Job) -> None:
     """Refuse to call a run finished of which a factor says nothing."""
     if job.config.steps < _SETTLED_STEPS:
         return
-    job.model.eval()
-    model = Dvae(Parts(job.model, job.config, job.size, job.channels, job.info))
-    kl = kl_per_dimension(model, job.validation)
+    kl = kl_per_dimension(job.trained(), job.validation)
     if job.config.method != "cross-modal" and not job.config.embed_share:
         kl = {name: values for name, values in kl.items() if not name.startswith("embed/")}
     empty = collapsed(kl)

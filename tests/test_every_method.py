@@ -1,0 +1,153 @@
+"""What every method of `handaug disentangle` survives: damaged and foreign checkpoints, a loss that turns NaN."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_dvae import tiny
+from test_layered import TINY as LAYERED
+from toy import write_toy
+
+from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.reader import HandDataset
+from handaug.models.checkpoint import load_state
+from handaug.models.disentangle import DisentangleConfig
+from handaug.models.evaluate import evaluate_checkpoint
+from handaug.models.methods import METHODS, load_run, resolve
+
+STEPS = 4
+LI = {"self": 3, "autoencoder": 2, "paired": 7}
+TERMS = {
+    "self": "handaug.models.disentangle.train:generator_terms",
+    "autoencoder": "handaug.models.disentangle.train:generator_terms",
+    "paired": "handaug.models.disentangle.train:paired_terms",
+    "handaug": "handaug.models.layered.train:mix_terms",
+    **{name: "handaug.models.dvae.train:stage_terms" for name in ("dvae", "dvae-zu", "dvae-pose", "cross-modal")},
+}
+"""Where each method's loss terms come from."""
+
+
+def config_of(method: str) -> Any:
+    """A configuration that trains in a second and validates at its end alone."""
+    if method in LI:
+        small = DisentangleConfig(batch_size=8, width=4, discriminator_width=4, phases=((1, 0.5), (6, 0.5)))
+        phases = ((LI[method], 1.0),)
+        return replace(small, method=method, steps=STEPS, validate_every=STEPS, phases=phases)
+    if method == "handaug":
+        return replace(LAYERED, steps=STEPS, validate_every=STEPS)
+    return tiny(method, steps=STEPS, validate_every=STEPS)
+
+
+def train(method: str, data: Path, out: Path) -> Path:
+    folder: Path = resolve(METHODS[method].train)(data, out, config_of(method))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 24, size=32)
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {method: train(method, data, folder / method) for method in METHODS}
+
+
+def test_every_method_is_tested() -> None:
+    assert set(TERMS) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_loss_that_turns_nan_stops_at_once_and_loses_nothing(
+    runs: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    module, _, name = TERMS[method].partition(":")
+    original, calls = resolve(TERMS[method]), []
+
+    def poisoned(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        found = original(*args, **options)
+        terms = found[0] if isinstance(found, tuple) else found
+        if len(calls) == 3:
+            last = list(terms)[-1]
+            terms[last] = terms[last] * float("nan")
+            poisoned.term = last  # type: ignore[attr-defined]
+        return found
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{name}", poisoned)
+        with pytest.raises(WorkError) as caught:
+            train(method, data, out)
+    message = str(caught.value)
+    assert f"the loss term {poisoned.term} is not finite at step 3" in message  # type: ignore[attr-defined]
+    assert "--overwrite" in message and "\n" not in message and not out.exists()
+    kept = load_state(tmp_path / "run.partial" / "state.pt")
+    assert kept["step"] == 2 and all(torch.isfinite(value).all() for value in kept["model"].values())
+    # The same command goes on from there, and ends where an undisturbed run ends.
+    train(method, data, out)
+    whole, resumed = (load_file(folder / "model.safetensors") for folder in (runs[method], out))
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_damaged_and_foreign_checkpoints_are_named(runs: dict[str, Path], tmp_path: Path, method: str) -> None:
+    assert load_run(runs[method]).method == method
+    broken = tmp_path / "run"
+
+    def damaged(change: Any) -> str:
+        shutil.rmtree(broken, ignore_errors=True)
+        shutil.copytree(runs[method], broken)
+        change(broken)
+        with pytest.raises(InputError) as caught:
+            load_run(broken)
+        assert str(broken) in str(caught.value) and "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def cut(folder: Path) -> None:
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+
+    def poison(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        first = next(name for name, value in weights.items() if value.is_floating_point())
+        save_file({**weights, first: weights[first] * float("nan")}, folder / "model.safetensors")
+
+    def edited(**changes: Any) -> Any:
+        def edit(folder: Path) -> None:
+            stored = json.loads((folder / "config.json").read_text())
+            for key, value in changes.items():
+                (stored["config"] if key in stored["config"] else stored)[key] = value
+            (folder / "config.json").write_text(json.dumps(stored))
+
+        return edit
+
+    assert "damaged or truncated" in damaged(cut)
+    assert "not finite" in damaged(poison)
+    assert "cannot be read as JSON" in damaged(lambda folder: (folder / "config.json").write_text('{"kind": '))
+    assert "no such file" in damaged(lambda folder: (folder / "model.safetensors").unlink())
+    if method != "dvae-pose":  # which decodes no images, and always encodes them with the side as one more channel
+        assert "does not fit its config" in damaged(edited(channels=3))
+    assert "is damaged" in damaged(edited(size="large"))
+    assert "holds a estimator, not a disentangler" in damaged(edited(kind="estimator"))
+    other = "handaug" if method != "handaug" else "self"
+    assert "damaged" in damaged(edited(method=other))  # another method's configuration
+    assert "method 'magic'" in damaged(edited(method="magic"))
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_data_of_another_size_or_channels_is_refused(runs: dict[str, Path], tmp_path: Path, method: str) -> None:
+    for name, options, message in (
+        ("large", {"size": 48}, "has 48x48 px with 1 channels"),
+        ("rgb", {"size": 32, "channels": 3}, "has 32x32 px with 3 channels"),
+    ):
+        rows = HandDataset(write_toy(tmp_path / f"{name}.h5", 8, **options))
+        with pytest.raises(InputError) as caught:
+            evaluate_checkpoint(runs[method], rows)
+        assert f"{name}.h5: {message}" in str(caught.value) and "32x32" in str(caught.value)
