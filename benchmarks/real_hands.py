@@ -2,11 +2,13 @@
 
     python benchmarks/real_hands.py OUT --real DATA.h5 [--renders A.h5 ...] [--minted M.h5] [--arm NAME=B.h5,C.h5 ...]
 
-DATA.h5 comes from `handaug import`, or a folder is given that `handaug import coco` reads: then it is imported at the
-size and channels of the renders with a margin of 0.25, which puts the joints' box over 67 % of the frame; that of
-renders takes about 0.5 to 0.85 (both are printed). Without --renders, --poses are rendered with the defaults. Every
---arm is a further set of renders; with --minted half of each batch is minted in the arm `renders+minted`. All arms take
-the same number of steps, all with albumentations; a run keeps the checkpoint that is best on the *renders'* val split.
+DATA.h5 comes from `handaug import`, or a folder is given that `handaug import coco` reads: then its whole images are
+imported at the size and channels of the renders, or with --margin M squares about the hands. The hand must take a share
+of the frame that renders show too (both are printed; renders: about 0.5 to 0.85), and a square that reaches beyond the
+source's border is black there, which no render is: on images that are crops already it made errors a quarter larger.
+Without --renders, --poses are rendered with the defaults. Every --arm is a further set of renders; with --minted half of
+each batch is minted in the arm `renders+minted`. All arms take the same number of steps, all with albumentations; a run
+keeps the checkpoint that is best on the *renders'* val split.
 
 Real rows are cut by their order: rows 0 to --first are for trying things out, --gap rows are left out, and the rest is
 measured only with --open-rest: once, at the end. Runs that ended are not run again, so that costs seconds.
@@ -144,7 +146,9 @@ def prepare(arguments: argparse.Namespace, progress: RichProgress) -> tuple[dict
     if real.suffix != ".h5":
         first = HandDataset(renders[0])
         channels = "rgb" if first.channels == 3 else "mono"
-        options = ImportOptions(size=first.size[0], channels=channels, margin=arguments.margin)
+        options = ImportOptions(size=first.size[0], channels=channels, crop="none")
+        if arguments.margin is not None:
+            options = replace(options, crop="square", margin=arguments.margin)
         real = import_dataset("coco", real, arguments.out / "real.h5", options, progress=progress)
     return arms, real
 
@@ -353,7 +357,7 @@ def main() -> None:
     parser.add_argument("--open-rest", action="store_true", help="measure on the rest of the real rows too: once")
     parser.add_argument("--first", type=int, default=292)
     parser.add_argument("--gap", type=int, default=10)
-    parser.add_argument("--margin", type=float, default=0.25, help="of an import made here")
+    parser.add_argument("--margin", type=float, help="import squares about the hands; whole images by default")
     parser.add_argument("--poses", type=int, default=2000, help="to render where no renders are given")
     parser.add_argument("--channels", choices=("rgb", "mono"), default="rgb", help="of renders made here")
     parser.add_argument("--rows", type=int, help="train rows of each file of renders; all by default")
