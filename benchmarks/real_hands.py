@@ -6,9 +6,9 @@ DATA.h5 comes from `handaug import`, or a folder is given that `handaug import c
 imported at the size and channels of the renders, or with --margin M squares about the hands. The hand must take a share
 of the frame that renders show too (both are printed; renders: about 0.5 to 0.85), and a square that reaches beyond the
 source's border is black there, which no render is: on images that are crops already it made errors a quarter larger.
-Without --renders, --poses are rendered with the defaults. Every --arm is a further set of renders; with --minted half of
-each batch is minted in the arm `renders+minted`. All arms take the same number of steps, all with albumentations; a run
-keeps the checkpoint that is best on the *renders'* val split.
+Without --renders, --poses are rendered with the defaults. Every --arm is a further set of renders; with --minted half
+of each batch is minted in the arm `renders+minted`. All arms take the same number of steps, all with albumentations; a
+run keeps the checkpoint that is best on the *renders'* val split.
 
 Real rows are cut by their order: rows 0 to --first are for trying things out, --gap rows are left out, and the rest is
 measured only with --open-rest: once, at the end. Runs that ended are not run again, so that costs seconds.
@@ -18,7 +18,7 @@ joints' box. "median" and "mean" are in % of it; "no knuckles" leaves the MCP jo
 to 2 cm elsewhere; "own renders" is the renders' own test split, the error without any step to reality; "mean pose" is
 what the mean pose of the renders scores, whatever the image.
 The 95 % interval draws seeds and blocks of neighbouring frames, which are near-duplicates, with replacement.
-OUT holds real_hands.json, the runs, and examples.png: real images, not to be shared where their licence forbids it.
+OUT holds real_hands.json, the runs, and examples-ARM.png: real images, not to be shared where their licence forbids it.
 """
 
 import argparse
