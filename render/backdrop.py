@@ -1,11 +1,13 @@
 """What stands behind the hand: a part of the panorama or a user's image, fixed in the camera's frame."""
 
 import math
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from handaug.data_specs.errors import InputError
@@ -13,7 +15,7 @@ from handaug.render.environment import Surrounding
 from handaug.render.lighting import Light, rotation_matrix
 from handaug.render.scene import Appearance
 
-__all__ = ["IMAGE_SUFFIXES", "PANORAMA_SUFFIXES", "backdrop", "image_files", "load_background"]
+__all__ = ["IMAGE_SUFFIXES", "PANORAMA_SUFFIXES", "backdrop", "check_pictures", "image_files", "load_background"]
 
 Floats = NDArray[np.float32]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -35,17 +37,47 @@ def image_files(folder: Path, flag: str, suffixes: tuple[str, ...]) -> list[Path
 
 
 def load_background(path: Path, *, longest: int = 1024) -> Floats:
-    """(H, W, 3) linear, from an image file, at most `longest` pixels wide and high."""
+    """(H, W, 3) linear, from an image file of any mode, at most `longest` pixels wide and high.
+
+    Raises:
+        InputError: It is no image, cut short, or so large that decoding it would fill the memory.
+    """
     try:
         with Image.open(path) as file:
             file.draft("RGB", (longest, longest))  # a large JPEG is decoded small: ten times faster
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = _eight_bits(ImageOps.exif_transpose(file)).convert("RGB")
             image.thumbnail((longest, longest), Image.Resampling.BOX)
             stored = np.asarray(image, np.float32) / 255
-    except (OSError, UnidentifiedImageError) as error:
+    except Image.DecompressionBombError as error:
+        raise InputError(f"--backgrounds {path}: has too many pixels to decode, make it smaller") from error
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise InputError(f"--backgrounds {path}: not a readable image, remove or replace it") from error
     linear = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
     return np.asarray(linear, np.float32)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits or of floating point, which Pillow would cut off at 255 and not scale."""
+    if image.mode == "F":
+        return Image.fromarray(np.clip(np.nan_to_num(np.asarray(image)) * 255, 0, 255).astype(np.uint8))
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+    return image
+
+
+def check_pictures(hdris: str | None, backgrounds: str | None) -> None:
+    """Look at each of the user's pictures once, before any work is done that a bad one would stop.
+
+    Raises:
+        InputError: Names the first that cannot be used.
+    """
+    for path in image_files(Path(hdris), "--hdris", PANORAMA_SUFFIXES) if hdris else []:
+        with open(path, "rb") as file:
+            start = file.read(16)
+        if not start.startswith((b"\x76\x2f\x31\x01", b"#?RADIANCE", b"#?RGBE")):
+            raise InputError(f"--hdris {path}: not a readable panorama, remove or replace it")
+    for path in image_files(Path(backgrounds), "--backgrounds", IMAGE_SUFFIXES) if backgrounds else []:
+        load_background(path, longest=64)
 
 
 def backdrop(appearance: Appearance, light: Light, around: Surrounding, image: Floats | None, size: int) -> Floats:

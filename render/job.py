@@ -21,7 +21,7 @@ from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.render.anny_extract import cache_path
 from handaug.render.appearance import APPEARANCE_FACTORS
-from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, image_files
+from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, check_pictures, image_files
 from handaug.render.config import CHOICES, RenderConfig
 from handaug.render.hand import SHAPE_NAMES, HandModel
 from handaug.render.mano import ManoModel, hand_model_of
@@ -90,6 +90,7 @@ def render_dataset(
         return out
     try:
         _check_blender()
+        check_pictures(config.hdris, config.backgrounds)
         _prepare_hand(config, progress)
         cluster = connect_dask(scheduler) if scheduler is not None else None
         with cluster or nullcontext():

@@ -18,13 +18,15 @@ from typing import Any
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.render.config import RenderConfig
 
-__all__ = ["WorkerProcess", "connect_dask", "default_workers", "run_dask", "run_local"]
+__all__ = ["SceneLostError", "WorkerProcess", "connect_dask", "default_workers", "run_dask", "run_local"]
 
 Shard = tuple[int, Path]
 Done = Callable[[int], None]
 
 _RECYCLE_IMAGES = 20_000
 """A worker is replaced after this many images. No leak is known (flat over 1,500 frames)."""
+_LOST = 3
+"""So many shards may be lost before the rest is not tried."""
 _WORKER_BYTES = 700 << 20
 """Memory a worker needs."""
 
@@ -81,15 +83,16 @@ class WorkerProcess:
 
         Raises:
             InputError: It cannot work here (a missing library, an unreadable panorama).
-            WorkError: It died, or failed.
+            WorkError: It was killed, or cannot write.
+            SceneLostError: It crashed, or one of the shard's scenes cannot be drawn; others may.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise WorkError(self._obituary())
+            raise self._obituary()
         reply = json.loads(line)
         if "error" in reply:
-            raise _rebuild(reply["error"], reply["message"])
+            raise _rebuild(reply["error"], reply["message"], self._poses())
         images = len(self._config.shard_poses(self._shard)) * self._config.appearances
         self.images += images
         return images
@@ -110,24 +113,41 @@ class WorkerProcess:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
-    def _obituary(self) -> str:
+    def _poses(self) -> str:
+        poses = self._config.shard_poses(self._shard)
+        return f"poses {poses.start} to {poses.stop - 1}"
+
+    def _obituary(self) -> WorkError:
         code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        hint = ", or with fewer --workers if memory is short" if -code == signal.SIGKILL else ""
         log = (
             f"; its last words are in {self.log}" if self.log and self.log.exists() and self.log.stat().st_size else ""
         )
-        return f"a render worker died ({how}); finished shards are kept, run the same command again{hint}{log}"
+        if -code in (signal.SIGKILL, signal.SIGTERM):
+            return WorkError(
+                f"a render worker died ({how}); finished shards are kept, run the same command again, or with fewer "
+                f"--workers if memory is short{log}"
+            )
+        return SceneLostError(
+            f"a render worker died ({how}) in {self._poses()}; finished shards are kept, run the same command again"
+            f"{log}"
+        )
 
 
-def _rebuild(kind: str, message: str) -> Exception:
+class SceneLostError(WorkError):
+    """A shard could not be made, for a reason that may be its own."""
+
+
+def _rebuild(kind: str, message: str, poses: str) -> Exception:
     if kind == "InputError":
         return InputError(message)
     if kind in ("ImportError", "ModuleNotFoundError"):
         return InputError(f"Blender cannot start here ({message}): run `handaug doctor`, it names what to install")
     if kind == "WorkError":
         return WorkError(message)
-    return WorkError(f"rendering failed ({kind}: {message}); finished shards are kept, run the same command again")
+    return SceneLostError(
+        f"rendering {poses} failed ({kind}: {message}); finished shards are kept, run the same command again"
+    )
 
 
 class _Crew:
@@ -161,8 +181,12 @@ def run_local(config: RenderConfig, shards: Iterable[Shard], folder: Path, worke
         folder: For the workers' logs.
         workers: How many processes.
         done: Called with the number of images of each shard that is finished.
+
+    Raises:
+        InputError, WorkError: As of `WorkerProcess.finish`. Where one shard is lost, the others are made first.
     """
     waiting = iter(shards)
+    lost: list[SceneLostError] = []
     with _Crew(config, folder) as crew, selectors.DefaultSelector() as ready:
 
         def employ(worker: WorkerProcess | None) -> None:
@@ -183,8 +207,17 @@ def run_local(config: RenderConfig, shards: Iterable[Shard], folder: Path, worke
                 worker = key.fileobj
                 assert isinstance(worker, WorkerProcess)
                 ready.unregister(worker)
-                done(worker.finish())
-                employ(worker)
+                try:
+                    done(worker.finish())
+                    employ(worker)
+                except SceneLostError as error:
+                    lost.append(error)
+                    worker.end()
+                    if len(lost) >= _LOST:  # not a scene's fault
+                        raise
+                    employ(None)
+    if lost:
+        raise lost[0]
 
 
 def connect_dask(address: str) -> Any:
@@ -245,7 +278,7 @@ def run_dask(config: RenderConfig, shards: Iterable[Shard], client: Any, done: D
                 "same command again"
             ) from error
         if kind:
-            raise _rebuild(kind, str(value))
+            raise WorkError(str(value)) if kind == "SceneLostError" else _rebuild(kind, str(value), "a shard")
         done(int(value))
         submit()
 

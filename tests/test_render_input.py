@@ -1,0 +1,194 @@
+"""`handaug render` with wrong and unlucky input, through the program: one line, the right exit code, the rest safe."""
+
+import importlib.util
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handaug.data_specs.errors import InputError, WorkError
+from handaug.render.backdrop import check_pictures, load_background
+from handaug.render.pool import SceneLostError, _rebuild
+
+if importlib.util.find_spec("bpy") is None or importlib.util.find_spec("anny") is None:
+    pytest.skip("needs the extra `render`", allow_module_level=True)
+
+SMALL = ("--size", "16", "--quality", "draft", "--appearances", "1", "--workers", "1")
+
+
+def handaug(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    code = "from handaug.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=200,
+    )
+
+
+def refused(done: "subprocess.CompletedProcess[str]", code: int, *words: str) -> None:
+    """The last line of stderr is the only one that tells of an error, and names these."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert done.returncode == code and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+def noise(size: tuple[int, int] = (60, 80)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
+
+
+def huge_png(path: Path, side: int = 30_000) -> Path:
+    """A valid picture of 900 million pixels in a few kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+@pytest.mark.parametrize("option", ["--backgrounds", "--hdris"])
+@pytest.mark.parametrize("content", ["nothing", "text", "text with a picture's name"])
+def test_folders_without_pictures(option: str, content: str, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    if content == "text":
+        (folder / "notes.txt").write_text("no pictures")
+    elif content != "nothing":
+        (folder / ("a.png" if option == "--backgrounds" else "a.exr")).write_text("no picture")
+    done = handaug("render", tmp_path / "out.h5", "--poses", "3", *SMALL, option, folder)
+    refused(done, 2, option, "pictures")
+    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_a_truncated_and_a_huge_picture_are_named_before_anything_is_rendered(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    noise().save(folder / "fine.png")
+    noise((300, 400)).save(folder / "short.jpg")
+    (folder / "short.jpg").write_bytes((folder / "short.jpg").read_bytes()[:9000])
+    refused(
+        handaug("render", tmp_path / "out.h5", "--poses", "3", *SMALL, "--backgrounds", folder),
+        2, "--backgrounds", "short.jpg",
+    )  # fmt: skip
+    (folder / "short.jpg").unlink()
+    huge_png(folder / "vast.png")
+    with pytest.raises(InputError, match=r"--backgrounds .*vast\.png.*smaller"):
+        check_pictures(None, str(folder))
+    (folder / "empty.png").touch()
+    with pytest.raises(InputError, match=r"empty\.png"):
+        check_pictures(None, str(folder))
+    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "LA", "P", "RGBA", "1", "I;16", "I", "F"])
+def test_pictures_of_every_mode_show_the_same(mode: str, tmp_path: Path) -> None:
+    """Grey 0.5 as stored is 0.214 in linear light, however it is stored."""
+    grey = {"I;16": 128 * 257, "I": 128 * 257, "F": 128 / 255}
+    if mode in grey:
+        kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        image = Image.fromarray(np.full((20, 30), grey[mode], kind))
+    elif mode == "1":
+        image = Image.fromarray(np.full((20, 30), 255, np.uint8)).convert("1")
+    else:
+        image = Image.fromarray(np.full((20, 30, 3), 128, np.uint8))
+        image = image.quantize() if mode == "P" else image.convert(mode)
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.tiff")
+    image.save(path)
+    got = load_background(path)
+    assert got.shape == (20, 30, 3)
+    np.testing.assert_allclose(got, 1.0 if mode == "1" else 0.2158605, atol=0.004)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--camera", "uniform=0"), ("--camera", "all weights are zero")),
+        (("--pose-kinds", "fist=-1"), ("--pose-kinds", "-1")),
+        (("--clothing", "hat"), ("--clothing", "hat", "glove")),
+        (("--jewellery", "ring=much"), ("--jewellery", "much")),
+        (("--occluder-kinds", "held=nan"), ("--occluder-kinds", "nan")),
+        (("--environments", "photo,photo"), ("--environments", "twice")),
+        (("--hands", "three"), ("--hands", "two")),
+        (("--poses", "-3"), ("--poses",)),
+        (("--size", "99999"), ("--size", "1024")),
+        (("--seed", "-1"), ("--seed",)),
+    ],
+)
+def test_impossible_distributions(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
+    refused(handaug("render", tmp_path / "out.h5", *arguments), 2, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_camera_that_never_shows_the_hand_is_named() -> None:
+    from dataclasses import replace
+
+    from handaug.render.hand import HandModel
+    from handaug.render.pose_prior import HandPose
+    from handaug.render.viewpoint import CAMERAS, place_hand
+
+    model = HandModel.load()
+    posed = model.pose(model.mean_shape, HandPose.from_degrees())
+    never = replace(CAMERAS["uniform"], arm=(0.99999, 1.0))
+    with pytest.raises(WorkError, match="--camera") as refusal:
+        place_hand(np.random.default_rng(0), posed, 32, never)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refused(handaug("render", tmp_path / "file" / "out.h5", "--poses", "3", *SMALL), 2, "file")
+    refused(handaug("render", "/proc/nowhere/out.h5", "--poses", "3", *SMALL), 2, "/proc/nowhere")
+
+
+CRASH = """
+import os, signal
+import handaug.render.posing as posing
+draw = posing.sample_hand
+def sample_hand(config, model, pose):
+    if pose == 20:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return draw(config, model, pose)
+posing.sample_hand = sample_hand
+"""
+
+
+def test_a_worker_that_dies_on_one_scene_leaves_the_rest(tmp_path: Path) -> None:
+    """Every shard but the one with that scene is made."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text(CRASH)
+    out = tmp_path / "out.h5"
+    done = handaug("render", out, "--poses", "40", *SMALL, PYTHONPATH=str(tmp_path / "broken"))
+    refused(done, 1, "SIGSEGV", "poses 16 to 31", "run the same command again")
+    kept = sorted(p.name for p in (tmp_path / "out.h5.partial").glob("shard-*.h5"))
+    assert kept == ["shard-000000.h5", "shard-000002.h5"] and not out.exists()
+
+
+def test_a_scene_that_cannot_be_drawn_is_told_from_a_machine_that_cannot() -> None:
+    lost = _rebuild("ValueError", "no such thing", "poses 16 to 31")
+    assert isinstance(lost, SceneLostError) and "poses 16 to 31" in str(lost) and "no such thing" in str(lost)
+    for kind, expected in (("InputError", InputError), ("WorkError", WorkError), ("ImportError", InputError)):
+        error = _rebuild(kind, "text", "poses 0 to 15")
+        assert isinstance(error, expected) and not isinstance(error, SceneLostError)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    command = ("render", out, "--poses", "3", *SMALL)
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+    limited += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from handaug.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", limited, *map(str, command)], capture_output=True, text=True, timeout=200
+    )
+    refused(done, 1, "free space")
+    assert not out.exists()
