@@ -30,11 +30,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handaug.augment.batches import RowPool, training_batches
 from handaug.augment.codes import PAD_ROWS, padded
-from handaug.augment.folds import cut_folds
 from handaug.augment.parallel import run_trainings
-from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
@@ -156,6 +153,8 @@ def train_checkers(
     view = HandDataset(data, split="train")
     visibility = view.read("visibility")
     view = HandDataset(data, rows=view.rows[(visibility > 0).any(1)])
+    from handaug.augment.folds import cut_folds  # SciPy's graphs, which nobody needs who only checks
+
     settings = _settings(view, config)
     ids = [view.read(name) if view.has(name) else -1 - view.rows for name in ("group", "pose_id", "image_id")]
     fold = cut_folds(ids[0], ids[1], ids[2], config.seed)
@@ -232,6 +231,10 @@ def _train_fold(
         with progress.task(folder.name, config.steps, "steps") as advance:
             advance(config.steps)
         return
+    # Training loads much that those who only check do without.
+    from handaug.augment.batches import RowPool, training_batches
+    from handaug.augment.transforms import TrainTransform
+
     pool = RowPool([seen])
     seed = int(np.random.SeedSequence(config.seed, spawn_key=(_TRAINING_SEED, fold)).generate_state(1)[0])
     torch.manual_seed(seed)
@@ -356,7 +359,7 @@ class Checkers:
         """Keypoints (N, 21, 2) in pixels by estimator `number` of uint8 images (N, C, H, W), on any device."""
         missing = -len(images) % PAD_ROWS
         whole = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
-        return predict_keypoints(self._estimators[number].eval(), whole).numpy()[: len(images)]
+        return predict_keypoints(self._estimators[number], whole).numpy()[: len(images)]
 
 
 def _look_up(keys: NDArray[np.int64], values: NDArray[np.int8], wanted: NDArray[np.int64]) -> NDArray[np.int8]:

@@ -1,10 +1,10 @@
 """Pose and appearance codes of source images, and images of codes.
 
-Encoding is bounded by the number of sources, not by the number of images minted from them. Appearance codes are made
+Encoding is bounded by the number of sources, not by the number of images minted from them. Codes are made
 once, in blocks of fixed rows, and lie in a file that all processes read; they are read by `pread`, not through a
-memory map, whose pages would count as memory of each process. Pose codes are larger and belong to few images each:
-a shard makes those of its own pose rows. All are kept in half precision: their error is far below one of the 256 levels
-of an image.
+memory map, whose pages would count as memory of each process. Where pose and appearance rows are of different files, or
+pose codes too large to keep, each shard makes those of its own pose rows. All are kept in half precision: their error
+is far below one of the 256 levels of an image.
 """
 
 import os
@@ -32,6 +32,7 @@ __all__ = [
     "decode_images",
     "decode_levels",
     "encode_block",
+    "encode_both",
     "encode_poses",
     "padded",
     "prior_block",
@@ -74,6 +75,23 @@ def encode_block(model: PoseAppearanceModel, images: NDArray[np.uint8], what: st
         code = model.encode_pose(pixels) if what == "pose" else model.encode_appearance(pixels)
         out.append(code[: len(block)].float().cpu().numpy())
     return np.concatenate(out)
+
+
+@torch.inference_mode()
+def encode_both(
+    model: PoseAppearanceModel, images: NDArray[np.uint8], device: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pose and appearance codes of uint8 NHWC images, in one pass where the model can."""
+    if not isinstance(model, LayeredDisentangler):
+        return encode_block(model, images, "pose", device), encode_block(model, images, "appearance", device)
+    poses, appearances = [], []
+    for start in range(0, len(images), _BLOCK):
+        block = images[start : start + _BLOCK]
+        pixels = torch.from_numpy(np.ascontiguousarray(padded(block).transpose(0, 3, 1, 2))).to(device).float() / 255
+        pose, appearance = model.encode_both(pixels)
+        poses.append(pose[: len(block)].float().cpu().numpy())
+        appearances.append(appearance[: len(block)].float().cpu().numpy())
+    return np.concatenate(poses), np.concatenate(appearances)
 
 
 def encode_poses(
@@ -157,7 +175,7 @@ def decode_images(
 
 
 class CodeFile:
-    """Appearance codes of all rows of a source, in half precision; a place in the file is a row.
+    """Codes of all rows of a source, in half precision; a place in the file is a row.
 
     Args:
         path: The file.
@@ -212,7 +230,7 @@ class CodeFile:
             handle.seek(start // ENCODE_ROWS)
             handle.write(b"\x01")
 
-    def get(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, index: NDArray[np.int64]) -> NDArray[np.float16]:
         """Codes of rows, first axis as `index`."""
         if self._handle is None:
             self._handle = os.open(self.path, os.O_RDONLY)
@@ -220,7 +238,11 @@ class CodeFile:
         flat = out.reshape(len(index), -1).view(np.uint8)
         for k, row in enumerate(index):
             os.preadv(self._handle, [flat[k]], int(row) * self._bytes)
-        return out.astype(np.float32)
+        return out
+
+    def get(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Codes of rows in single precision."""
+        return self.read(index).astype(np.float32)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -53,6 +53,14 @@ pixels that were not drawn.
 
 _PRIOR_DRAWS = 4096
 
+_RAREST = {"random": 1, "interpolate": 1, "coverage": 4}
+"""How many times its even share a pose row may be asked for."""
+
+_POSE_FILE_BYTES = 1 << 30
+"""Pose codes of all rows may take so much of the disk; larger ones are made by each shard for itself."""
+
+_Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
 
 @dataclass(frozen=True)
 class RemixConfig:
@@ -166,7 +174,9 @@ class Mint:
         weights = None
         if config.pairs == "coverage" and not config.from_prior:
             weights = appearance_rarity(self.appearances, config.seed)
-        self.pairing = Pairing(self.poses, self.appearances, config.seed, weights)
+        # As many as the tries of one image more than a row may be asked for.
+        wanted = config.max_tries * (1 + config.n * _RAREST[config.pairs] // int(self.poses.labelled.sum()))
+        self.pairing = Pairing(self.poses, self.appearances, config.seed, wanted=wanted, weights=weights)
         self.fields = [name for name in _COPIED if self.pose_data.has(name)]
 
     def _read_tables(self) -> tuple[SourceTable, SourceTable]:
@@ -218,7 +228,8 @@ class Mint:
     def mirrors(self) -> bool:
         """Whether any appearance has to be mirrored for any pose."""
         sides = set(np.unique(self.appearances.handedness).tolist()) - {UNKNOWN}
-        return any(side != other for side in sides for other in np.unique(self.poses.handedness).tolist())
+        other = any(side != mine for side in sides for mine in np.unique(self.poses.handedness).tolist())
+        return self.pairing.mirrors and other
 
     @cached_property
     def pose_code_bytes(self) -> int:
@@ -238,22 +249,37 @@ class Mint:
         names = {False: "codes-appearance.f16", **({True: "codes-mirrored.f16"} if self.mirrors else {})}
         return {flag: CodeFile(folder / name, len(self.appearances), shape) for flag, name in names.items()}
 
+    def pose_file(self, folder: Path) -> CodeFile | None:
+        """The pose codes, where the rows that lend appearance are those that give poses: one look at an image gives
+        both. None where each shard encodes its own.
+        """
+        config = self.config
+        same = not config.from_prior and self.pose_data.checksum == self.appearance_data.checksum
+        if not same or isinstance(self.model, Dvae) or self.pose_code_bytes * len(self.poses) > _POSE_FILE_BYTES:
+            return None
+        image = self.pose_data.read("images", slice(0, 1))
+        shape = encode_block(self.model, image, "pose", self.device).shape[1:]
+        return CodeFile(folder / "codes-pose.f16", len(self.poses), shape)
+
     def open_codes(self, folder: Path) -> None:
-        """Use the appearance codes of a work folder."""
-        self.codes = self.code_files(folder)
+        """Use the codes of a work folder."""
+        self.codes, self.pose_codes = self.code_files(folder), self.pose_file(folder)
 
     def open_poses(self, poses: NDArray[np.int64]) -> None:
-        """Encode the pose rows that are drawn next."""
+        """Have the codes of the pose rows that are drawn next at hand."""
         self._place = np.full(len(self.poses), -1, np.int64)
         self._place[poses] = np.arange(len(poses))
-        self._pose_codes = encode_poses(self.model, self.pose_data, poses, self.device)
+        if self.pose_codes is not None:
+            self._drawn = self.pose_codes.read(poses)
+        else:
+            self._drawn = encode_poses(self.model, self.pose_data, poses, self.device)
 
     def judge(self, pose: NDArray[np.int64], appearance: NDArray[np.int64]) -> Judged:
         """Draw and check a block of pairs."""
         second, weight = appearance, np.ones(len(pose), np.float32)
         if self.config.pairs == "interpolate":
             second, weight = self.pairing.partners(pose, appearance)
-        levels = self._draw(pose, self._lend(pose, appearance, second, weight))
+        levels = self._draw(*self._tensors(pose, self._lend(pose, appearance, second, weight)))[: len(pose)]
         number = self.pairing.checker_of(pose, appearance)
         images = np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
         found, empty = np.empty((len(pose), 21, 2), np.float32), np.empty((len(pose), 21, 2), np.float32)
@@ -309,17 +335,28 @@ class Mint:
                 codes[mirrored == flag] = file.get(appearance[mirrored == flag])
         return codes
 
-    def _draw(self, pose: NDArray[np.int64], codes: NDArray[np.float32]) -> torch.Tensor:
-        """Images (B, C, H, W) uint8 on the device."""
+    def _tensors(self, pose: NDArray[np.int64], codes: NDArray[np.float32]) -> _Tensors:
         distinct, which = np.unique(pose, return_inverse=True)
-        given = padded(self._pose_codes[self._place[distinct]], 4)
-        levels = decode_levels(
-            self.model,
+        given = padded(self._drawn[self._place[distinct]], 4)
+        return (
             torch.from_numpy(given).to(self.device).float(),
             torch.from_numpy(padded(which.reshape(-1))).to(self.device),
             torch.from_numpy(padded(codes)).to(self.device),
         )
-        return levels[: len(pose)]
+
+    def _draw(self, given: torch.Tensor, which: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, H, W) uint8 on the device."""
+        return decode_levels(self.model, given, which, codes)
+
+    def tensors(self, pose: NDArray[np.int64], appearance: NDArray[np.int64]) -> _Tensors:
+        """What `forward` takes for a block of pairs: pose codes, the pose of each image, appearance codes."""
+        return self._tensors(pose, self._codes_of(pose, appearance))
+
+    def forward(
+        self, number: int, given: torch.Tensor, which: torch.Tensor, codes: torch.Tensor
+    ) -> NDArray[np.float32]:
+        """Decoder and estimator `number` alone, which no remix can be faster than; keypoints (B, 21, 2) in pixels."""
+        return self.checkers.predict(number, self._draw(given, which, codes))
 
     def rows(self, pose: NDArray[np.int64], appearance: NDArray[np.int64], judged: Judged) -> dict[str, NDArray[Any]]:
         """File rows of the kept pairs of a block."""

@@ -6,7 +6,8 @@ Rules. Pose row x and appearance row y are paired only where
 * both show occluders or neither does: an object in front of the hand belongs to the pose, and the decoder would have
   to guess it; where it is not known whether y shows one, it may go with any pose,
 * y shows another pose than x, and x's pose has no true render in y's appearance: a minted image is a new combination,
-* the hands are of the same side; where they are not, y is mirrored first.
+* the hands are of the same side, or y's is not known. Only where a pose has too few such appearances for what is
+  wanted of it, all poses take those of the other side too, mirrored.
 
 Candidates of a pose row form one seeded sequence without repetition, which can be entered at any place: an affine walk
 j -> (a j + b) mod n over a shuffled list. So shards, refills and resumed runs need no memory of what was drawn. Where
@@ -14,6 +15,7 @@ appearances have weights the walk makes several rounds, and a hash of the pair s
 the heavier, the earlier.
 """
 
+import itertools
 import math
 from functools import cached_property
 
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.augment.sources import UNKNOWN, SourceTable
+from handaug.data_specs.schema import LEFT, RIGHT
 
 __all__ = ["Pairing", "pair_hash", "split_quota"]
 
@@ -31,7 +34,8 @@ _FIRST_ROUND = 8
 _BLEND = (0.2, 0.8)
 """Weights of the first of two blended appearances: nearer to 0 or 1 it would be one of the two."""
 
-_Key = tuple[int, bool]
+_Key = tuple[int, bool, int]
+"""Fold, whether occluded, and the side that is asked for (`UNKNOWN`: any)."""
 
 
 def pair_hash(seed: int, kind: int, *numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -72,11 +76,18 @@ class Pairing:
         poses: Labelled rows that give pose and label.
         appearances: Rows that lend their appearance.
         seed: Of the walks.
+        wanted: Appearances that each pose should have to choose from; fewer, and mirrored ones come in.
         weights: (appearances,) how often each is to come compared with others, mean 1; all alike by default.
     """
 
     def __init__(
-        self, poses: SourceTable, appearances: SourceTable, seed: int, weights: NDArray[np.float64] | None = None
+        self,
+        poses: SourceTable,
+        appearances: SourceTable,
+        seed: int,
+        *,
+        wanted: int = 0,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.poses = poses
         self.appearances = appearances
@@ -86,21 +97,25 @@ class Pairing:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHUFFLE,)))
         shuffled = rng.permutation(len(appearances))
         self._lists: dict[_Key, NDArray[np.int64]] = {}
-        for fold in (UNKNOWN, 0, 1):
-            for occluded in (False, True):
-                fits = np.isin(appearances.occluded[shuffled], (occluded, UNKNOWN))
-                if fold != UNKNOWN:
-                    fits &= np.isin(appearances.fold[shuffled], (fold, UNKNOWN))
-                self._lists[fold, occluded] = shuffled[fits]
+        for key in itertools.product((UNKNOWN, 0, 1), (False, True), (UNKNOWN, LEFT, RIGHT)):
+            fits = np.ones(len(shuffled), bool)
+            for known, asked in zip((appearances.fold, appearances.occluded, appearances.handedness), key, strict=True):
+                if asked != UNKNOWN:
+                    fits &= np.isin(known[shuffled], (asked, UNKNOWN))
+            self._lists[key] = shuffled[fits]
         # Appearances in which a pose was truly rendered, whichever row it was, as numbers of (pose, appearance).
         self._pose_number = np.unique(poses.pose_id, return_inverse=True)[1].reshape(-1)
         looks, number = np.unique(np.concatenate([poses.appearance_id, appearances.appearance_id]), return_inverse=True)
         number = number.reshape(-1)
         self._looks, self._look_number = len(looks), number[len(poses) :]
         self._rendered = np.unique(self._pose_number * self._looks + number[: len(poses)])
+        self.mirrors = False
+        labelled = np.flatnonzero(poses.labelled)
+        self.mirrors = any(len(self._lists[self._key(int(pose))]) < wanted for pose in labelled)
 
     def _key(self, pose: int) -> _Key:
-        return int(self.poses.fold[pose]), bool(self.poses.occluded[pose] == 1)
+        side = UNKNOWN if self.mirrors else int(self.poses.handedness[pose])
+        return int(self.poses.fold[pose]), bool(self.poses.occluded[pose] == 1), side
 
     def is_new(self, pose: NDArray[np.int64], picked: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether pairs are new combinations: another pose, and no true render of x's pose in y's appearance."""
@@ -189,8 +204,9 @@ class Pairing:
         """
         second = picked.copy()
         weight = _uniform(pair_hash(self._seed, _WEIGHT, self.poses.rows[pose], self.appearances.rows[picked]))
-        for key in {self._key(int(x)) for x in np.unique(pose)}:
-            mine = np.flatnonzero((self.poses.fold[pose] == key[0]) & ((self.poses.occluded[pose] == 1) == key[1]))
+        keys = [self._key(int(x)) for x in pose]
+        for key in set(keys):
+            mine = np.flatnonzero([other == key for other in keys])
             pool = self._lists[key]
             for attempt in range(32):
                 x, y = pose[mine], picked[mine]

@@ -184,7 +184,8 @@ def _check_room(mint: Mint, work: PartialOutput) -> None:
         )
     if total < n:
         raise InputError(f"--n {n}: these sources have {total} new combinations; lower --n or give more --appearances")
-    codes = sum(file.size for file in mint.code_files(work.folder).values())
+    pose = mint.pose_file(work.folder)
+    codes = sum(file.size for file in mint.code_files(work.folder).values()) + (pose.size if pose else 0)
     there = sum(path.stat().st_size for path in work.folder.iterdir())
     _check_disk(work.out, n, mint.pose_data, codes - there)
 
@@ -269,11 +270,16 @@ def _kept(stats: Path) -> int:
 
 
 def _encode(mint: Mint, job: Job, crew: Crew, progress: Progress) -> None:
-    """Encode every appearance once, as it is and mirrored where pairs need it."""
-    calls = [(job, flag, start) for flag, file in mint.codes.items() for start in file.missing()]
-    with progress.task("encode appearances", len(calls), "blocks") as advance:
+    """Encode every source once, appearances also mirrored where pairs need it."""
+    missing = {flag: set(file.missing()) for flag, file in mint.codes.items()}
+    if mint.pose_codes is not None:
+        missing[False] |= set(mint.pose_codes.missing())
+    calls = [(job, flag, start) for flag, starts in missing.items() for start in sorted(starts)]
+    with progress.task("encode", len(calls), "blocks") as advance:
         for flag, start in crew.run(encode_rows, calls):
             mint.codes[flag].mark(start)
+            if mint.pose_codes is not None and not flag:
+                mint.pose_codes.mark(start)
             advance(1)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.writer import replace_atomically
 
-__all__ = ["Cut", "Example", "ShardPlan", "ShardState", "Tally", "first_plans", "refill_plans"]
+__all__ = ["SHARD_IMAGES", "Cut", "Example", "ShardPlan", "ShardState", "Tally", "first_plans", "refill_plans"]
 
 SHARD_IMAGES = 2048
 """Images in a shard at most, unless one pose row alone wants more."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.augment.codes import ENCODE_ROWS, encode_block, prior_block
+from handaug.augment.codes import ENCODE_ROWS, encode_block, encode_both, prior_block
 from handaug.augment.mint import Judged, Mint, RemixConfig
 from handaug.augment.parallel import one_thread
 from handaug.augment.remix_plan import Example, ShardPlan, ShardState
@@ -31,6 +31,7 @@ __all__ = [
     "encode_rows",
     "forget",
     "mint_shard",
+    "rounds",
     "stop_if_hopeless",
     "time_block",
 ]
@@ -97,7 +98,9 @@ def _mint_of(job: Job) -> Mint:
 
 
 def encode_rows(job: Job, mirror: bool, start: int) -> tuple[bool, int]:
-    """Encode the appearances from row `start` on into the code file; returns which file and row."""
+    """Encode the appearances from row `start` on into the code file, and with them the poses where they are of the
+    same rows; returns which file and row.
+    """
     with _lock, one_thread():
         mint = _mint_of(job)
         count = min(ENCODE_ROWS, len(mint.appearances) - start)
@@ -106,8 +109,12 @@ def encode_rows(job: Job, mirror: bool, start: int) -> tuple[bool, int]:
             codes = prior_block(mint.model, start, count, job.config.seed)
         else:
             images = mint.appearance_data.read("images", slice(start, start + count))
-            images = images[:, :, ::-1] if mirror else images
-            codes = encode_block(mint.model, images, "appearance", job.device)
+            if mirror or mint.pose_codes is None:
+                images = images[:, :, ::-1] if mirror else images
+                codes = encode_block(mint.model, images, "appearance", job.device)
+            else:
+                pose, codes = encode_both(mint.model, images, job.device)
+                mint.pose_codes.write(start, pose)
         mint.codes[mirror].write(start, codes)
         return mirror, start
 
@@ -166,7 +173,7 @@ def mint_shard(job: Job, shard: Shard) -> int:
             fields=mint.written,
         ) as writer:
             buffer: list[dict[str, NDArray[Any]]] = []
-            for slot, appearance in _rounds(mint, plan, state, job.block):
+            for slot, appearance in rounds(mint, plan, state, job.block):
                 pose = plan.poses[slot]
                 judged = mint.judge(pose, appearance)
                 buffer.append(mint.rows(pose, appearance, judged))
@@ -200,7 +207,7 @@ def _show_rejected(state: ShardState, pose: NDArray[np.int64], appearance: NDArr
         )
 
 
-def _rounds(
+def rounds(
     mint: Mint, plan: ShardPlan, state: ShardState, block: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Blocks of (slot in the plan, appearance): each round draws as many candidates as are still wanted, never more."""

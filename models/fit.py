@@ -7,15 +7,18 @@ early stopping: arms that are compared take equally many steps and equally many 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from handaug.data_specs.errors import WorkError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.models.estimators.base import Estimator
 from handaug.models.fabric import one_device
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["Batch", "FitResult", "fit_estimator", "predict_keypoints"]
 
@@ -114,7 +117,7 @@ def fit_estimator(
     return FitResult(kept, tuple(looks), tuple(scores), tuple(losses))
 
 
-def _step(estimator: Estimator, optimiser: torch.optim.Optimizer, fabric: Fabric, batch: Batch) -> Tensor:
+def _step(estimator: Estimator, optimiser: torch.optim.Optimizer, fabric: "Fabric", batch: Batch) -> Tensor:
     """One optimiser step; returns the loss without waiting for the device."""
     images, keypoints, visibility, *weights = (fabric.to_device(part) for part in batch)
     scaled = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()

@@ -422,7 +422,7 @@ def test_coverage_asks_more_of_rare_poses_and_of_rare_appearances(home: Path, tm
 def test_a_weighted_walk_is_as_complete_and_begins_with_the_heavy() -> None:
     table = _table(200, 3, (-1,))
     weights = np.where(np.arange(200) % 2, 0.25, 1.75)
-    even, uneven = Pairing(table, table, 5), Pairing(table, table, 5, weights)
+    even, uneven = Pairing(table, table, 5), Pairing(table, table, 5, weights=weights)
     share = []
     for x in range(40):
         assert sorted(even.candidates(x, 0, 500)[0]) == sorted(uneven.candidates(x, 0, 500)[0])
@@ -624,11 +624,13 @@ def _table(count: int, seed: int, folds: tuple[int, ...]) -> SourceTable:
     )
 
 
+@pytest.mark.parametrize("mirror", [True, False])
 @pytest.mark.parametrize("folds", [(0, 1), (-1, 0, 1), (-1,)])
-def test_candidates_are_all_the_allowed_pairs_each_once(folds: tuple[int, ...]) -> None:
+def test_candidates_are_all_the_allowed_pairs_each_once(folds: tuple[int, ...], mirror: bool) -> None:
     """The walk against a second implementation: the rules, pair by pair."""
     table = _table(80, 3, folds)
-    pairing = Pairing(table, table, seed=5)
+    pairing = Pairing(table, table, seed=5, wanted=60 if mirror else 0)
+    assert pairing.mirrors == mirror
     for x in range(80):
         allowed = set()
         for y in range(80):
@@ -636,7 +638,8 @@ def test_candidates_are_all_the_allowed_pairs_each_once(folds: tuple[int, ...]) 
             rendered = table.appearance_id[y] in table.appearance_id[table.pose_id == table.pose_id[x]]
             new = table.pose_id[x] != table.pose_id[y] and not rendered
             alike = table.occluded[y] in (-1, int(table.occluded[x] == 1))
-            if same_fold and new and alike:
+            side = mirror or table.handedness[y] in (-1, table.handedness[x])
+            if same_fold and new and alike and side:
                 allowed.add(y)
         walked, place = [], 0
         while len(found := pairing.candidates(x, place, 7)[0]):

@@ -10,10 +10,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from handaug.data_specs.draw import save_png
@@ -42,6 +41,9 @@ from handaug.models.networks import Discriminator, ImageDecoder, check_size, ini
 from handaug.models.run_folder import RunFolder
 from handaug.models.trained import KIND, Parts
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 __all__ = ["train_disentangler"]
 
 
@@ -50,7 +52,7 @@ class _Job:
     """The networks, the rows in memory, and one step."""
 
     config: DisentangleConfig
-    fabric: Fabric
+    fabric: "Fabric"
     folder: Path
     model: SelfDisentangler
     discriminator: Discriminator
@@ -163,7 +165,7 @@ def train_disentangler(
         overwrite: Whether a run of another configuration may be replaced.
         progress: Where to show progress.
         unlabelled: More data, whose train rows make up half of each batch from phase 2 on. They take part in Eqs. 2 to
-            5 alone; labels they may have are not read. Not for method paired.
+            5 alone; labels they may have are not read, and the file need not have any. Not for method paired.
         start: A finished run with its state, of the same data and of a config whose steps are the first ones of this
             config: the run goes on from its end and gets the weights of a run that was never cut.
         keep_state: Leave the state in `out`, for such a longer run.
@@ -209,7 +211,7 @@ def _unlabelled_rows(path: Path, train: HandDataset, config: DisentangleConfig) 
     """The rows of --unlabelled, checked."""
     if config.method == "paired":
         raise InputError("--unlabelled: --method paired learns from labelled pairs alone; use self or autoencoder")
-    rows = HandDataset(path, split="train")
+    rows = HandDataset(path, split="train", unlabelled=True)
     if not len(rows):
         raise InputError(f"--unlabelled {path}: has no train rows; give data with some")
     if rows.size != train.size or rows.channels != train.channels:

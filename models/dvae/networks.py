@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
 
 __all__ = [
     "HIDDEN_LAYERS",
@@ -99,6 +98,9 @@ class ImageEncoder(nn.Module):
     def __init__(self, channels: int, latent: int, *, side_given: bool = False) -> None:
         super().__init__()
         self.side_given = side_given
+        # Seconds to import, and whoever names the methods meets this module.
+        from torchvision.models import resnet18
+
         self.network = resnet18(weights=None, num_classes=2 * latent)
         self.network.conv1 = nn.Conv2d(channels + side_given, 64, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -17,7 +17,6 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import JOINTS
@@ -50,6 +49,9 @@ class _ResNetEstimator(Estimator):
         super().__init__(size, channels, width=width, sigma=sigma)
         check_size(size, f"the {self.name} estimator")
         self.sigma_px = sigma * min(size) / 64.0
+        # Seconds to import, and most estimators do without.
+        from torchvision.models import resnet18, resnet50
+
         self.backbone = {"resnet18": resnet18, "resnet50": resnet50}[self.name](weights=None)
         features = self.backbone.fc.in_features
         self.backbone.fc = nn.Identity()

@@ -8,7 +8,7 @@ from torch import Tensor
 from handaug.models.heatmaps import soft_argmax
 from handaug.models.layered.config import LayeredConfig
 from handaug.models.layered.losses import STRIDE
-from handaug.models.layered.networks import LayeredNet, Look
+from handaug.models.layered.networks import LayeredNet, Layers, Look
 from handaug.models.trained import TrainedDisentangler, load_parts
 
 __all__ = ["LayeredDisentangler", "load_layered"]
@@ -28,14 +28,25 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
     @torch.inference_mode()
     def encode_pose(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) float in [0, 1] -> pose codes (N, 4 * K + 4, H/2, W/2)."""
-        layers = self.model(self._prepare(images))
-        return torch.cat([layers.geometry, torch.nn.functional.pixel_unshuffle(layers.mask, 2)], dim=1)
+        return self._pose_of(self.model(self._prepare(images)))
 
     @torch.inference_mode()
     def encode_appearance(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) float in [0, 1] -> appearance codes (N, D). The hand is where the model sees one."""
         prepared = self._prepare(images)
+        return self._appearance_of(prepared, self.model(prepared))
+
+    @torch.inference_mode()
+    def encode_both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`encode_pose` and `encode_appearance` by one pass of the U-Net."""
+        prepared = self._prepare(images)
         layers = self.model(prepared)
+        return self._pose_of(layers), self._appearance_of(prepared, layers)
+
+    def _pose_of(self, layers: Layers) -> Tensor:
+        return torch.cat([layers.geometry, torch.nn.functional.pixel_unshuffle(layers.mask, 2)], dim=1)
+
+    def _appearance_of(self, prepared: Tensor, layers: Layers) -> Tensor:
         look = self.model.look(prepared, layers, layers.mask.sigmoid())
         return torch.cat([layers.plate.flatten(1), look.light.flatten(1), look.style], dim=1)
 
