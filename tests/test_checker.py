@@ -6,9 +6,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from toy import write_toy
 
+import handaug.augment.batches as batches_module
 import handaug.augment.checker as checker_module
 from handaug.augment.batches import RowPool
 from handaug.augment.checker import (
@@ -24,6 +26,11 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 
 CONFIG = CheckerConfig(width=8, steps=40, batch_size=16)
+
+
+def pixels(images: NDArray[np.uint8]) -> torch.Tensor:
+    """As the checker takes them."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,7 @@ def test_estimator_k_is_trained_without_fold_k(data: Path, tmp_path: Path, monke
             seen.append(np.empty(0, np.int64))
             super().__init__(datasets)
 
-    monkeypatch.setattr(checker_module, "RowPool", Recorder)
+    monkeypatch.setattr(batches_module, "RowPool", Recorder)
     checkers = Checkers.load(train_checkers(data, tmp_path / "checker", CONFIG, workers=1))
     view = HandDataset(data, split="train")
     folds, groups = checkers.folds_of(view), view.read("group")
@@ -93,7 +100,9 @@ def test_threshold_is_the_90th_percentile_of_held_out_errors(data: Path, folder:
     folds = checkers.folds_of(view)
     errors = np.empty(len(view))
     for k in (0, 1):
-        errors[folds == k] = row_errors(checkers.predict(k, images[folds == k]), true[folds == k], seen[folds == k])
+        errors[folds == k] = row_errors(
+            checkers.predict(k, pixels(images[folds == k])), true[folds == k], seen[folds == k]
+        )
     assert checkers.threshold_px == pytest.approx(np.percentile(errors, 90), rel=1e-4)
     assert np.isfinite(errors).all()
 
@@ -169,7 +178,7 @@ def test_a_checker_learns(tmp_path: Path) -> None:
     images, true, seen = (view.read(name) for name in ("images", "keypoints_2d", "visibility"))
     trivial = row_errors(np.broadcast_to(true.mean((0, 1)), true.shape), true, seen).mean()
     for k in (0, 1):
-        assert row_errors(checkers.predict(k, images), true, seen).mean() < 0.75 * trivial
+        assert row_errors(checkers.predict(k, pixels(images)), true, seen).mean() < 0.75 * trivial
     assert estimate(checkers._estimators[0], images[:3]).shape == (3, 21, 2)
 
 
