@@ -99,7 +99,8 @@ def measure_disentanglement(
     out: dict[str, float] = {}
     if judge is not None and len(test) > 1:
         out |= _swaps(model, test, judge)
-    fit = _read(model, known, FIT_ROWS) if len(known) >= _FEWEST and len(test) >= _FEWEST else None
+    enough = len(known) >= _FEWEST and len(test) >= _FEWEST
+    fit = _read(model, known, FIT_ROWS, features=True) if enough else None
     if fit is not None:
         out |= _probes(fit, test)
     if test.mask is not None:
@@ -108,13 +109,18 @@ def measure_disentanglement(
     return out
 
 
-def _read(model: PoseAppearanceModel, data: HandDataset, most: int) -> _Rows:
+def _read(model: PoseAppearanceModel, data: HandDataset, most: int, *, features: bool = False) -> _Rows:
+    """Read and encode; with `features` codes are kept as probes see them, which is far less at large sizes."""
     index = np.arange(min(len(data), most))
     images = torch.from_numpy(data.read("images", index)).permute(0, 3, 1, 2).float() / 255.0
+
+    def kept(codes: Tensor) -> Tensor:
+        return torch.from_numpy(features_of(codes.cpu().numpy())) if features else codes
+
     return _Rows(
         images,
-        _pose_codes(model, data, index, images),
-        _blocks(model.encode_appearance, images),
+        _pose_codes(model, data, index, images, kept),
+        _blocks(lambda block: kept(model.encode_appearance(block)), images),
         data.read("keypoints_2d", index),
         data.read("visibility", index),
         data.read("handedness", index),
@@ -124,13 +130,19 @@ def _read(model: PoseAppearanceModel, data: HandDataset, most: int) -> _Rows:
     )
 
 
-def _pose_codes(model: PoseAppearanceModel, data: HandDataset, index: NDArray[np.int64], images: Tensor) -> Tensor:
+def _pose_codes(
+    model: PoseAppearanceModel,
+    data: HandDataset,
+    index: NDArray[np.int64],
+    images: Tensor,
+    kept: Callable[[Tensor], Tensor],
+) -> Tensor:
     """Of images; of labels where that is how the model is used (the dVAEs, with complete labels)."""
     if isinstance(model, Dvae) and data.has("keypoints_3d"):
         labels = read_poses(data, model.config.root, index)
         if bool(labels.placed.all()):
-            return model.encode_labels(labels).cpu()
-    return _blocks(model.encode_pose, images)
+            return kept(model.encode_labels(labels)).float().cpu()
+    return _blocks(lambda block: kept(model.encode_pose(block)), images)
 
 
 def _blocks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
