@@ -190,9 +190,9 @@ def test_gloves_lie_on_the_skin_and_carry_its_labels(
         centre = worn.vertices[worn.quads].mean(1)
         away, nearest = cKDTree(skin).query(centre)
         assert away.max() < 0.02 and np.median(away) < 0.0025
-        assert (
-            part == model.face_segment[nearest]
-        ).mean() > 0.9  # where fingers touch, the nearest skin may be a neighbour's
+        # The skin beneath a face lies near and looks the same way; a finger that touches it looks another, as do hems.
+        alike = (_facing(worn.vertices, worn.quads) * _facing(hand.vertices, model.quads)[nearest]).sum(1) > 0.9
+        assert alike.mean() > 0.8 and (part == model.face_segment[nearest])[alike].mean() > 0.97
         covered = set(part.tolist())
         tips = {SEGMENTS.index(f"{finger}_3") for finger in ("thumb", "index", "little")}
         assert covered >= {1} and (tips <= covered) == (kind != "fingerless")
@@ -202,6 +202,13 @@ def test_gloves_lie_on_the_skin_and_carry_its_labels(
             inner = hand.vertices[np.unique(model.quads[np.isin(model.face_segment, list(range(5, 17)))])]
             some = inner[rng.integers(0, len(inner), 12)]
             assert np.median(winding(some, worn.vertices.astype(float)[triangles_of(worn.quads)])) > 0.6
+
+
+def _facing(vertices: NDArray[Any], quads: NDArray[Any]) -> NDArray[np.float64]:
+    """(F, 3) unit normals."""
+    corner = vertices[quads].astype(np.float64)
+    out = np.cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
+    return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-15))
 
 
 def radial(thing: Thing, root: NDArray[Any], axis: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
