@@ -52,14 +52,17 @@ def hire(workers: int, scheduler: str | None = None) -> Iterator[Crew]:
         from handaug.render.pool import connect_dask
 
         with connect_dask(scheduler) as client:
-            yield _Many(client.get_executor(pure=False), max(1, sum(client.nthreads().values())), "--scheduler")
+            yield _Many(client.get_executor(pure=False), max(1, len(client.nthreads())), "--scheduler")
     elif workers == 1:
         yield _Alone()
     else:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare)
+        pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(os.getpid(),)
+        )
         try:
             yield _Many(pool, workers, "a worker process")
         finally:
+            # Whoever stops does not wait for pieces that nobody asks for any more.
             for process in list((pool._processes or {}).values()):
                 process.kill()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -110,11 +113,11 @@ class _Many:
         )
 
 
-def _prepare() -> None:
+def _prepare(parent: int) -> None:
     """In a new process: leave Ctrl-C to the parent, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The kernel tells us of the parent's end even where it was killed; it must not have ended before we asked.
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
+        if os.getppid() != parent:
             os._exit(1)

@@ -462,7 +462,7 @@ def _children(pid: int) -> list[int]:
     return [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
 
 
-@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 2), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 2), (signal.SIGINT, 2)])
 def test_stopped_and_the_same_command_give_the_same_file(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: signal.Signals, workers: int
 ) -> None:
