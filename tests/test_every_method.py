@@ -1,6 +1,7 @@
 """What every method of `handaug disentangle` survives: damaged and foreign checkpoints, a loss that turns NaN."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from test_dvae import tiny
 from test_layered import TINY as LAYERED
 from toy import write_toy
@@ -50,7 +51,7 @@ def train(method: str, data: Path, out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 24, size=32)
+    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 16, size=32)
 
 
 @pytest.fixture(scope="module")
@@ -103,34 +104,38 @@ def test_damaged_and_foreign_checkpoints_are_named(runs: dict[str, Path], tmp_pa
 
     def damaged(change: Any) -> str:
         shutil.rmtree(broken, ignore_errors=True)
-        shutil.copytree(runs[method], broken)
+        shutil.copytree(runs[method], broken, copy_function=os.link)  # some weigh 50 MB
         change(broken)
         with pytest.raises(InputError) as caught:
             load_run(broken)
         assert str(broken) in str(caught.value) and "\n" not in str(caught.value)
         return str(caught.value)
 
+    def rewrite(path: Path, content: bytes) -> None:
+        path.unlink()  # the link, not what it shares with the run
+        path.write_bytes(content)
+
     def cut(folder: Path) -> None:
         weights = folder / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:-100])
+        rewrite(weights, weights.read_bytes()[:-100])
 
     def poison(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
         first = next(name for name, value in weights.items() if value.is_floating_point())
-        save_file({**weights, first: weights[first] * float("nan")}, folder / "model.safetensors")
+        rewrite(folder / "model.safetensors", save({**weights, first: weights[first] * float("nan")}))
 
     def edited(**changes: Any) -> Any:
         def edit(folder: Path) -> None:
             stored = json.loads((folder / "config.json").read_text())
             for key, value in changes.items():
                 (stored["config"] if key in stored["config"] else stored)[key] = value
-            (folder / "config.json").write_text(json.dumps(stored))
+            rewrite(folder / "config.json", json.dumps(stored).encode())
 
         return edit
 
     assert "damaged or truncated" in damaged(cut)
     assert "not finite" in damaged(poison)
-    assert "cannot be read as JSON" in damaged(lambda folder: (folder / "config.json").write_text('{"kind": '))
+    assert "cannot be read as JSON" in damaged(lambda folder: rewrite(folder / "config.json", b'{"kind": '))
     assert "no such file" in damaged(lambda folder: (folder / "model.safetensors").unlink())
     if method != "dvae-pose":  # which decodes no images, and always encodes them with the side as one more channel
         assert "does not fit its config" in damaged(edited(channels=3))
