@@ -43,6 +43,12 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
 @click.option(
     "--quality", metavar="draft|standard|high", default="standard", help="4, 8 or 32 light paths per pixel, denoised."
 )
+@click.option(
+    "--direct",
+    is_flag=True,
+    help="Trace every image by itself. Without it, K of 4 or more are relit from one trace for each eight appearances "
+    "(two at least): many times faster.",
+)
 @click.option("--hand-model", metavar="anny|mano", default="anny", help="mano needs --mano-dir and MANO's licence.")
 @click.option("--mano-dir", metavar="DIR", type=FOLDER, help="Folder of MANO_RIGHT.pkl and MANO_LEFT.pkl.")
 @click.option(

@@ -26,11 +26,15 @@ from handaug.render.scene import Appearance, Backdrop, Lamp, Sensor, Skin, Vecto
 from handaug.render.seeds import Factor, Kind, generator, identity
 from handaug.render.skin_model import TYPICAL_BLOOD, melanin_of_tone, skin_reflectance
 
-__all__ = ["APPEARANCE_FACTORS", "appearance_factors", "sample_appearance"]
+__all__ = ["APPEARANCE_FACTORS", "appearance_factors", "sample_appearance", "sample_rig"]
 
 _HAND_BLOOD = 1.5
 """Hands hold more blood than the skin that is usually measured. Chosen beside photographs, where hands were redder than
 ours (red over luminance 1.41 against 1.23): a* of CIELAB becomes 10 to 13 for the back and 13 to 16 for the palm."""
+_TRACED_TONE = 0.4
+"""Between light and dark: in proportion, no skin is far from the one that is traced."""
+_RELIEF = ("roughness", "specular", "bump", "subsurface", "crease", "vein", "wet", "offset")
+"""What a skin is beside its colours."""
 _WARM, _COOL = np.array([1.5, 0.95, 0.55]), np.array([0.85, 0.98, 1.17])
 
 
@@ -43,6 +47,7 @@ def sample_appearance(
     library: str = "",
     surroundings: Mapping[str, float] = MappingProxyType({"photo": 1.0}),
     sensor: str = "standard",
+    rig: int = -1,
 ) -> Appearance:
     """Appearance `number` of a seed.
 
@@ -54,6 +59,7 @@ def sample_appearance(
         library: Which panoramas and backgrounds the numbers point to; part of the identity alone.
         surroundings: Weights of `environment.ENVIRONMENTS`.
         sensor: `standard`, `clean` or `rough`.
+        rig: Number of the rig whose panorama, places of lamps and relief of the skin it shares; -1: all its own.
     """
 
     def rng(factor: Factor) -> np.random.Generator:
@@ -68,9 +74,10 @@ def sample_appearance(
     chip = _sensor(rng(Factor.CAMERA))
     if sensor != "standard":
         chip = _clean(chip) if sensor == "clean" else _roughen(chip, rng(Factor.ROUGHNESS))
-    return Appearance(
+    shared = () if rig < 0 else ("rig", rig)
+    drawn = Appearance(
         number=number,
-        identity=identity("appearance", seed, number, library, sorted(surroundings.items()), sensor),
+        identity=identity("appearance", seed, number, library, sorted(surroundings.items()), sensor, *shared),
         environment=environment if kind == "photo" else -1,
         surrounding=None if kind == "photo" else make_surrounding(making, kind),
         rotation=rotation,
@@ -79,6 +86,55 @@ def sample_appearance(
         skin=_skin(rng(Factor.SKIN), rng(Factor.SKIN_DETAIL)),
         backdrop=_backdrop(rng(Factor.BACKDROP), backgrounds),
         sensor=chip,
+    )
+    return drawn if rig < 0 else _share(drawn, sample_rig(seed, rig, environments, surroundings), rng(Factor.LAMPS))
+
+
+def sample_rig(seed: int, number: int, environments: int, surroundings: Mapping[str, float]) -> Appearance:
+    """What appearances of one rig share, as it is traced: a panorama of mean radiance 1, two white lamps of share 1, a
+    skin of middle tone. Arguments as in `sample_appearance`.
+    """
+
+    def rng(factor: Factor) -> np.random.Generator:
+        return generator(seed, Kind.RIG, number, factor)
+
+    around, making = rng(Factor.ENVIRONMENT), rng(Factor.SURROUNDING)
+    environment, rotation = int(around.integers(environments)), _rotation(around)
+    kind = str(making.choice(list(surroundings), p=list(surroundings.values())))
+    return Appearance(
+        number=-1,
+        identity=0,
+        environment=environment if kind == "photo" else -1,
+        surrounding=None if kind == "photo" else make_surrounding(making, kind),
+        rotation=rotation,
+        environment_share=1.0,
+        lamps=tuple(replace(x, share=1.0, color=(1.0, 1.0, 1.0)) for x in _lamps(rng(Factor.LAMPS), 1.0, count=2)),
+        skin=_skin(rng(Factor.SKIN), rng(Factor.SKIN_DETAIL), tone=_TRACED_TONE),
+        backdrop=_backdrop(rng(Factor.BACKDROP), 0),
+        sensor=_clean(_sensor(rng(Factor.CAMERA))),
+        rig=number,
+    )
+
+
+def _share(drawn: Appearance, rig: Appearance, rng: np.random.Generator) -> Appearance:
+    """The appearance in the light of a rig and with its skin's relief: strengths and colours stay its own."""
+    shares = rng.dirichlet((1.0, 1.0)) * (1.15 - drawn.environment_share) * rng.uniform(0.7, 1.6)
+    if rng.uniform() < 0.4:
+        shares[int(rng.integers(2))] = 0.0
+    warmth = rng.uniform(size=(2, 1))
+    colors = (1 - warmth) * _COOL + warmth * _WARM
+    return replace(
+        drawn,
+        environment=rig.environment,
+        surrounding=rig.surrounding,
+        rotation=rig.rotation,
+        lamps=tuple(
+            replace(lamp, share=float(share), color=_vector(color / color.mean()))
+            for lamp, share, color in zip(rig.lamps, shares, colors, strict=True)
+        ),
+        skin=replace(drawn.skin, **{name: getattr(rig.skin, name) for name in _RELIEF}),
+        backdrop=replace(drawn.backdrop, turn=float(rng.uniform(0, 2 * math.pi))),
+        rig=rig.rig,
     )
 
 
@@ -96,7 +152,7 @@ def appearance_factors(a: Appearance) -> NDArray[np.float32]:
         **{name: getattr(a.skin, name) for name in ("tone", "blood", "roughness", "wet")},
         "environment": made or a.environment,
         "environment_share": a.environment_share,
-        "lamps": len(a.lamps),
+        "lamps": sum(lamp.share > 0 for lamp in a.lamps),
         "lamp_share": sum(lamp.share for lamp in a.lamps),
         "backdrop_blur": a.backdrop.blur,
         "motion": math.hypot(*a.sensor.motion),
@@ -128,8 +184,8 @@ def _rotation(rng: np.random.Generator) -> tuple[float, float, float, float]:
     return float(turn[0]), float(turn[1]), float(turn[2]), float(turn[3])
 
 
-def _lamps(rng: np.random.Generator, total: float) -> tuple[Lamp, ...]:
-    n = int(rng.integers(1, 3))
+def _lamps(rng: np.random.Generator, total: float, count: int | None = None) -> tuple[Lamp, ...]:
+    n = count or int(rng.integers(1, 3))
     weights = rng.dirichlet(np.full(n, 2.0)) * total * rng.uniform(0.7, 1.6)
     lamps = []
     for weight in weights:
@@ -157,8 +213,9 @@ def _lamps(rng: np.random.Generator, total: float) -> tuple[Lamp, ...]:
     )
 
 
-def _skin(rng: np.random.Generator, detail: np.random.Generator) -> Skin:
-    tone = float(rng.uniform())
+def _skin(rng: np.random.Generator, detail: np.random.Generator, tone: float | None = None) -> Skin:
+    drawn = float(rng.uniform())
+    tone = drawn if tone is None else tone
     redness, yellowness = rng.normal(0, 1, 2)
     melanin = melanin_of_tone(tone)
     blood = _HAND_BLOOD * TYPICAL_BLOOD * float(np.exp(np.clip(0.35 * redness, -0.8, 0.8)))

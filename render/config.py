@@ -31,10 +31,12 @@ __all__ = [
     "CHOICES",
     "HANDS",
     "HAND_MODELS",
+    "LOOKS_OF_A_RIG",
     "MAX_SIZE",
     "MIN_SIZE",
     "QUALITIES",
     "SENSORS",
+    "TRACES",
     "RenderConfig",
     "Wardrobe",
     "split_of",
@@ -42,6 +44,12 @@ __all__ = [
 
 QUALITIES = {"draft": 4, "standard": 8, "high": 32}
 """Path-traced samples per pixel of each preset; all are denoised."""
+TRACES = {"draft": (2, 1), "standard": (4, 1), "high": (24, 4)}
+"""Samples per pixel where appearances are relit: for the panorama, and for each lamp."""
+LOOKS_OF_A_RIG = 8
+"""Numbers of appearances that share a rig: number a belongs to rig a // 8."""
+_LEAST_RELIT = 4
+"""From so many appearances per pose on they share rigs: two rigs for fewer would show the same light too often."""
 CHANNELS = {"mono": 1, "rgb": 3}
 HANDS = ("both", "left", "right", "two")
 HAND_MODELS = ("anny", "mano")
@@ -79,6 +87,8 @@ class RenderConfig:
     """Side of the square images in pixels."""
     channels: str = "mono"
     """`mono` (one channel, a headset camera) or `rgb` (sRGB)."""
+    direct: bool = False
+    """Whether each appearance is traced by itself even where appearances share rigs; for checking."""
     quality: str = "standard"
     """Preset of the renderer: `draft`, `standard` or `high`."""
     hands: str = "both"
@@ -135,10 +145,11 @@ class RenderConfig:
                 raise InputError(f"{flag} {value}: choose one of {', '.join(allowed)}")
         for name in CHOICES:
             self.weights(name)
-        if self.appearance_pool < 3 * self.appearances:
+        least = 3 * (self.rigs * LOOKS_OF_A_RIG or self.appearances)
+        if self.appearance_pool < least:
             raise InputError(
                 f"--appearance-pool {self.appearance_pool} is too small for --appearances {self.appearances}: train, "
-                f"val and test need that many each, give --appearance-pool {3 * self.appearances} or more"
+                f"val and test need {least // 3} each, give --appearance-pool {least} or more"
             )
         if (self.hand_model == "mano") != (self.mano_dir is not None):
             raise InputError("--hand-model mano and --mano-dir DIR, the folder of MANO_RIGHT.pkl, go together")
@@ -169,6 +180,16 @@ class RenderConfig:
     def samples(self) -> int:
         """Path-traced samples per pixel."""
         return QUALITIES[self.quality]
+
+    @property
+    def rigs(self) -> int:
+        """Rigs among the appearances of a pose: one for each eight, two at least; 0: none is shared."""
+        return max(2, -(-self.appearances // LOOKS_OF_A_RIG)) if self.appearances >= _LEAST_RELIT else 0
+
+    @property
+    def relit(self) -> bool:
+        """Whether the rigs of a pose are traced, and not its appearances."""
+        return self.rigs > 0 and not self.direct
 
     @property
     def n_channels(self) -> int:
@@ -211,12 +232,18 @@ class Wardrobe:
     pose of the split takes block j of K from a seeded permutation of the pool; when the P / K blocks are used up, the
     next permutation begins. So a pose never wears an appearance twice, uses differ by at most one round, and (since n
     >= 2 P / K) each appearance of the pool is worn by at least two poses, unless a split has fewer than two.
+
+    Where appearances share rigs, the same is done with rigs in place of appearances, E for each pose. A rig has one of
+    the E places for good, which gives it K / E appearances for each pose that wears it, some places one more than
+    others. Round after round it brings the next of its eight, so many of them that each is worn twice or more.
     """
 
     def __init__(self, config: RenderConfig) -> None:
         self._config = config
-        k, small = config.appearances, max(config.appearances, config.appearance_pool // 10)
-        owned = {TRAIN: config.appearance_pool - 2 * small, VAL: small, TEST: small}
+        self._each, self._unit = (config.rigs, LOOKS_OF_A_RIG) if config.rigs else (config.appearances, 1)
+        owned_by_all = config.appearance_pool // self._unit
+        k, small = self._each, max(self._each, owned_by_all // 10)
+        owned = {TRAIN: owned_by_all - 2 * small, VAL: small, TEST: small}
         self._pools: dict[int, range] = {}
         start = 0
         for split, own in owned.items():
@@ -230,14 +257,30 @@ class Wardrobe:
         whole, rest = divmod(pose, len(_PATTERN))
         return whole * _PATTERN.count(split) + _PATTERN[:rest].count(split)
 
-    def pool(self, split: int) -> range:
-        """Numbers of the appearances this split uses."""
-        return self._pools[split]
+    def rig(self, number: int) -> int:
+        """Rig of an appearance, -1 where none is shared."""
+        return number // self._unit if self._config.rigs else -1
 
     def worn_by(self, pose: int) -> tuple[int, ...]:
-        """Numbers of the K appearances of one pose, all different."""
+        """Numbers of the K appearances of one pose, all different; those of one rig side by side."""
         split = split_of(pose)
-        pool, k = self._pools[split], self._config.appearances
+        pool, k = self._pools[split], self._each
         turn, block = divmod(self._poses_before(split, pose), len(pool) // k)
+        if self._config.rigs:
+            return self._looks(split, turn, block)
         order: NDArray[np.int64] = generator(self._config.seed, Kind.ASSIGNMENT, split, turn).permutation(len(pool))
         return tuple(pool[int(i)] for i in order[block * k : (block + 1) * k])
+
+    def _looks(self, split: int, turn: int, block: int) -> tuple[int, ...]:
+        pool, k = self._pools[split], self._each
+        blocks = len(pool) // k
+        rounds = self._poses_before(split, self._config.poses) // blocks
+        worn: list[int] = []
+        for place in range(k):
+            order = generator(self._config.seed, Kind.ASSIGNMENT, split, turn, place).permutation(blocks)
+            rig = pool[int(order[block]) * k + place]
+            count = self._config.appearances // k + (place < self._config.appearances % k)
+            parts = max(1, min(LOOKS_OF_A_RIG // count, rounds // 2))
+            first = rig * self._unit + turn % parts * count
+            worn.extend(range(first, first + count))
+        return tuple(worn)

@@ -78,6 +78,14 @@ class Skin:
     offset: Vector
     """Where in the noise the blotches are read."""
 
+    @property
+    def paints(self) -> NDArray[np.float64]:
+        """(4, 3) albedo where the skin is pale, where it is red, on the palm and on the nails: what the material mixes."""
+        color, k = np.array(self.color), self.blotch
+        pale = color * (1 + k * np.array([0.15, 0.35, 0.35]))
+        red = color * (1 - k * np.array([0.15, 0.45, 0.40]))
+        return np.array([pale, red, self.palm, self.nail])
+
 
 @dataclass(frozen=True)
 class Backdrop:
@@ -93,6 +101,9 @@ class Backdrop:
     """Standard deviation of the defocus, as a fraction of the image side."""
     gain: float
     """Factor on its brightness."""
+    turn: float = 0.0
+    """How far it is turned about the vertical from what the camera would see of the panorama, radians: appearances
+    that share a rig see other parts of it."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,8 @@ class Appearance:
     skin: Skin
     backdrop: Backdrop
     sensor: Sensor
+    rig: int = -1
+    """Number of the rig (`appearance.sample_rig`) that it shares with others, -1 none."""
 
 
 @dataclass(frozen=True, eq=False)

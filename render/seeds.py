@@ -19,6 +19,7 @@ class Kind(IntEnum):
     APPEARANCE = 2
     ASSIGNMENT = 3
     IMAGE = 4
+    RIG = 5
 
 
 class Factor(IntEnum):
@@ -44,6 +45,7 @@ class Factor(IntEnum):
     GLOVE = 18
     NOISE = 20
     SAMPLES = 21
+    TRACES = 22
 
 
 def generator(seed: int, kind: Kind, *index: int) -> np.random.Generator:

@@ -3,21 +3,25 @@
 Runs in a worker process. What it writes is a function of (config, shard number) alone.
 """
 
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.writer import DatasetWriter
-from handaug.render.appearance import appearance_factors, sample_appearance
+from handaug.render.appearance import appearance_factors, sample_appearance, sample_rig
 from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, backdrop, image_files, load_background
 from handaug.render.blender.session import BlenderSession
-from handaug.render.config import RenderConfig
-from handaug.render.lighting import measure
+from handaug.render.config import TRACES, RenderConfig
+from handaug.render.lighting import Light, measure
 from handaug.render.mano import hand_model_of
 from handaug.render.posing import optional_fields, sample_hand
+from handaug.render.relighting import relight
 from handaug.render.scene import Appearance, HandScene
 from handaug.render.seeds import Factor, Kind, generator, identity
 from handaug.render.sensor import develop, smear
@@ -26,6 +30,19 @@ from handaug.render.surface import surface_of
 __all__ = ["ShardRenderer"]
 
 Rows = dict[str, NDArray[Any]]
+Floats = NDArray[np.float32]
+
+_KEPT_BYTES = 64 << 20
+"""For backdrops of appearances that come again: drawing one takes 4 ms at 64 px."""
+
+
+class _Look(NamedTuple):
+    """An appearance, and what follows from it alone."""
+
+    appearance: Appearance
+    light: Light
+    behind: Floats
+    """(size, size, 3) exposed."""
 
 
 class ShardRenderer:
@@ -34,11 +51,12 @@ class ShardRenderer:
     def __init__(self, config: RenderConfig) -> None:
         self.config = config
         self._model = hand_model_of(config)
-        self._session = BlenderSession(surface_of(self._model), hdris=config.hdris)
+        self._session = BlenderSession(surface_of(self._model), hdris=config.hdris, relighting=config.relit)
         self._surroundings = config.weights("environments")
         folder = config.backgrounds
         self._backgrounds = image_files(Path(folder), "--backgrounds", IMAGE_SUFFIXES) if folder else []
         panoramas = image_files(Path(config.hdris), "--hdris", PANORAMA_SUFFIXES) if config.hdris else []
+        self._looks: OrderedDict[int, _Look] = OrderedDict()
         # Names and lengths, not the folders' paths: the same pictures are the same appearances wherever they lie.
         self._library = repr([(p.name, p.stat().st_size) for p in (*panoramas, *self._backgrounds)])
 
@@ -61,43 +79,71 @@ class ShardRenderer:
         """All rows of one pose: K images with the same labels; where both hands are labelled, one hand after the
         other."""
         hand = sample_hand(self.config, self._model, pose)
-        worn = [self._appearance(number) for number in self.config.wardrobe.worn_by(pose)]
-        images = [self._draw(hand.scene, appearance, pose) for appearance in worn]
+        worn = [self._look(number) for number in self.config.wardrobe.worn_by(pose)]
+        drawn = self._relit(hand.scene, worn, pose) if self.config.relit else self._direct(hand.scene, worn, pose)
+        images = [self._finish(light, look, pose) for light, look in zip(drawn, worn, strict=True)]
         pose_id = int(hand.labels["pose_id"])
         shared = {
             "images": np.stack(images),
-            "appearance_id": np.array([a.identity for a in worn], np.int64),
-            "appearance_factors": np.stack([appearance_factors(a) for a in worn]),
-            "image_id": np.array([identity("image", pose_id, a.identity) for a in worn], np.int64),
+            "appearance_id": np.array([look.appearance.identity for look in worn], np.int64),
+            "appearance_factors": np.stack([appearance_factors(look.appearance) for look in worn]),
+            "image_id": np.array([identity("image", pose_id, look.appearance.identity) for look in worn], np.int64),
         }
         each = [{**{name: _times(value, len(worn)) for name, value in own.items()}, **shared} for own in hand.rows]
         return {name: np.concatenate([rows[name] for rows in each]) for name in each[0]}
 
-    def _appearance(self, number: int) -> Appearance:
-        return sample_appearance(
-            self.config.seed,
+    def _look(self, number: int) -> _Look:
+        if number in self._looks:
+            self._looks.move_to_end(number)
+            return self._looks[number]
+        config = self.config
+        appearance = sample_appearance(
+            config.seed,
             number,
             environments=self._session.environments,
             backgrounds=len(self._backgrounds),
             library=self._library,
             surroundings=self._surroundings,
-            sensor=self.config.sensor,
+            sensor=config.sensor,
+            rig=config.wardrobe.rig(number),
         )
-
-    def _draw(self, scene: HandScene, appearance: Appearance, pose: int) -> NDArray[np.uint8]:
-        config = self.config
         light = measure(appearance, self._session.lighting(appearance), config.n_channels)
-        index = (pose, appearance.number)
-        seed = int(generator(config.seed, Kind.IMAGE, *index, Factor.SAMPLES).integers(2**31 - 1))
-        drawn = self._session.render(scene, appearance, light, samples=config.samples, seed=seed)
-        number = appearance.backdrop.image
-        image = load_background(self._backgrounds[number]) if number >= 0 else None
+        picture = appearance.backdrop.image
+        image = load_background(self._backgrounds[picture]) if picture >= 0 else None
         behind = backdrop(appearance, light, self._session.surrounding(appearance), image, config.size)
-        drawn = smear(drawn, appearance.sensor)
+        if len(self._looks) >= max(1, _KEPT_BYTES // behind.nbytes):
+            self._looks.popitem(last=False)
+        self._looks[number] = _Look(appearance, light, behind)
+        return self._looks[number]
+
+    def _direct(self, scene: HandScene, worn: list[_Look], pose: int) -> Iterator[Floats]:
+        for look in worn:
+            seed = self._seed(pose, look.appearance.number, Factor.SAMPLES)
+            yield self._session.render(
+                scene, look.appearance, look.light, samples=self.config.samples, seed=seed
+            )
+
+    def _relit(self, scene: HandScene, worn: list[_Look], pose: int) -> Iterator[Floats]:
+        config = self.config
+        for number, looks in groupby(worn, lambda look: look.appearance.rig):
+            rig = sample_rig(config.seed, number, self._session.environments, self._surroundings)
+            light = measure(rig, self._session.lighting(rig), config.n_channels)
+            seed = self._seed(pose, number, Factor.TRACES)
+            traced = self._session.trace(scene, rig, light, samples=TRACES[config.quality], seed=seed)
+            for look in looks:
+                yield relight(traced, look.appearance)
+
+    def _seed(self, pose: int, number: int, factor: Factor) -> int:
+        return int(generator(self.config.seed, Kind.IMAGE, pose, number, factor).integers(2**31 - 1))
+
+    def _finish(self, drawn: Floats, look: _Look, pose: int) -> NDArray[np.uint8]:
+        """Behind the hand its backdrop, before both the sensor."""
+        sensor, light = look.appearance.sensor, look.light
+        drawn = smear(drawn, sensor)
         alpha = np.clip(drawn[..., 3:4], 0, 1)
         hand = drawn[..., :3] * np.array(light.balance, np.float32) * np.float32(light.exposure)
-        noise = generator(config.seed, Kind.IMAGE, *index, Factor.NOISE)
-        return develop(hand + (1 - alpha) * behind, appearance.sensor, config.n_channels, noise)
+        noise = generator(self.config.seed, Kind.IMAGE, pose, look.appearance.number, Factor.NOISE)
+        return develop(hand + (1 - alpha) * look.behind, sensor, self.config.n_channels, noise)
 
 
 def _times(value: NDArray[Any], count: int) -> NDArray[Any]:

@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.render.backdrop import PANORAMA_SUFFIXES, image_files
 from handaug.render.blender.camera import add_camera, aim_camera, to_blender
-from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMaterial
+from handaug.render.blender.denoise import Denoiser
+from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SKIN_PASS, WEIGHT_PASSES, SkinMaterial
 from handaug.render.blender.things import Things
 from handaug.render.environment import Panorama, Surrounding, directions
 from handaug.render.lighting import Light
+from handaug.render.relighting import Guide, Traced, assemble
 from handaug.render.scene import Appearance, HandScene
 from handaug.render.surface import Surface
 
@@ -46,6 +48,8 @@ _KEPT = 24
 _LAMPS = 2
 SECOND_HAND = 100
 """Object index of the second hand; the first has 1, things have 2 and more."""
+_SPLIT = ("diffuse_color", "diffuse_direct", "diffuse_indirect", "glossy_color", "glossy_direct", "glossy_indirect")
+"""Passes that tell diffuse light from gloss."""
 _passes: dict[str, Floats] = {}
 
 
@@ -90,19 +94,25 @@ class BlenderSession:
         surface: The mesh and what its parts are.
         hdris: Folder of panoramas, None for Blender's.
         passes: Further passes to read, of `z`, `object_index`.
+        relighting: Whether it is used for `trace`, and not for `render`.
     """
 
-    def __init__(self, surface: Surface, *, hdris: str | None = None, passes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, surface: Surface, *, hdris: str | None = None, passes: tuple[str, ...] = (), relighting: bool = False
+    ) -> None:
         CyclesRender.render = _render_and_keep
         with _quiet():
             bpy.ops.wm.read_factory_settings(use_empty=True)
         self.scene = bpy.context.scene
         self._set_up_engine()
         layer = bpy.context.view_layer
-        for name in passes:
+        for name in (*passes, *(_SPLIT if relighting else ())):
             setattr(layer, f"use_pass_{name}", True)
         self.camera = add_camera(self.scene)
         self._skin = SkinMaterial(surface.maps)
+        if relighting:
+            layer.cycles.denoising_store_passes = True
+            self._skin.for_relighting(layer)
         self._surface = surface
         self.hand = self._add_hand("hand")
         self.hand.pass_index = 1
@@ -112,6 +122,9 @@ class BlenderSession:
         self._add_world()
         self._files = panorama_files(hdris)
         self._panoramas: OrderedDict[int, _Loaded] = OrderedDict()
+        self._placed: HandScene | None = None
+        self._guide: Guide | None = None
+        self._denoisers: dict[int, Denoiser] = {}
 
     @property
     def environments(self) -> int:
@@ -144,6 +157,44 @@ class BlenderSession:
         self._skin.wear(appearance.skin)
         return self.shoot(samples, seed)["Combined"]
 
+    def trace(
+        self, hand: HandScene, rig: Appearance, light: Light, *, samples: tuple[int, int], seed: int
+    ) -> Traced:
+        """Draw the hand in each light of a rig alone.
+
+        Args:
+            hand: Posed hand and camera.
+            rig: Panorama, lamps and skin.
+            light: Their strengths, as measured.
+            samples: Per pixel, for the panorama and for each lamp.
+            seed: Of the path tracer, 0..2^31-1.
+        """
+        self._place(hand)
+        self._light(rig, light, hand.centre)
+        self._skin.wear(rig.skin)
+        watts = [lamp.data.energy for lamp in self._lamps]
+        found = []
+        for number in range(-1, len(rig.lamps)):
+            self._strength.default_value = light.environment_strength if number < 0 else 0.0
+            for k, lamp in enumerate(self._lamps):
+                lamp.data.energy = watts[k] if k == number else 0.0
+            spent = samples[min(number + 1, 1)]
+            found.append(self.shoot(spent, (seed + 1 + number) % (2**31 - 1), denoise=False) | {"samples": np.float32([spent])})
+        if self._guide is None:
+            self._guide = Guide(found)
+        if hand.size not in self._denoisers:
+            self._denoisers = {hand.size: Denoiser(hand.size)}
+        pixel = hand.centre[2] / float(hand.intrinsics[0, 0])
+        return assemble(
+            found,
+            WEIGHT_PASSES,
+            SKIN_PASS,
+            guide=self._guide,
+            denoise=self._denoisers[hand.size],
+            skin=rig.skin,
+            pixel=pixel,
+        )
+
     def shoot(self, samples: int, seed: int, *, denoise: bool = True) -> dict[str, Floats]:
         """Render the scene as it stands; returns each pass as (H, W, channels), first row up."""
         cycles = self.scene.cycles
@@ -157,6 +208,9 @@ class BlenderSession:
         return dict(_passes)
 
     def _place(self, hand: HandScene) -> None:
+        if hand is self._placed:  # a mesh that was not touched is not sent to Cycles again: 5 ms
+            return
+        self._placed, self._guide = hand, None
         aim_camera(self.scene, hand.intrinsics, hand.size)
         _pour(self.hand, hand.vertices, hand.left)
         if hand.other is not None:
@@ -238,7 +292,9 @@ class BlenderSession:
 
     def _panorama(self, appearance: Appearance) -> "_Loaded":
         made = appearance.surrounding
-        key = appearance.environment if made is None else -1 - appearance.number
+        # A rig's appearances share their room.
+        owner = appearance.number if appearance.rig < 0 else appearance.rig
+        key = appearance.environment if made is None else -1 - owner
         if key not in self._panoramas:
             if len(self._panoramas) >= _KEPT:
                 bpy.data.images.remove(self._panoramas.popitem(last=False)[1].image)

@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 from handaug.render.scene import Skin
 from handaug.render.skin_maps import SkinMaps
 
-__all__ = ["KIND_ATTRIBUTE", "REST_ATTRIBUTE", "SkinMaterial"]
+__all__ = ["KIND_ATTRIBUTE", "REST_ATTRIBUTE", "SKIN_PASS", "WEIGHT_PASSES", "SkinMaterial"]
+
+SKIN_PASS = "skin"
+"""Pass of how much of a pixel is skin."""
+WEIGHT_PASSES = ("pale", "red", "palm", "nail")
+"""Passes of the weight that each of `Skin.paints` has in the albedo of a pixel, for each channel."""
 
 REST_ATTRIBUTE = "rest"
 """Vertex attribute with the positions of the hand at rest (metres): textures are read there and so move with the
@@ -67,11 +72,9 @@ class SkinMaterial:
         crease, vein = (self._times(lines.outputs[k]) for k in (0, 1))
         self._crease, self._vein = crease.inputs[1], vein.inputs[1]
         drawn = with_palm.outputs[2]
-        for amount, tint in (
-            (crease.outputs[0], _IN_CREASES),
-            (vein.outputs[0], _OVER_VEINS),
-            (lines.outputs[2], _DARK),
-        ):
+        tints = ((crease.outputs[0], _IN_CREASES), (vein.outputs[0], _OVER_VEINS), (lines.outputs[2], _DARK))
+        self._layers = ((spread.outputs["Result"], palm, nail), tints)
+        for amount, tint in tints:
             tinted = self._mix(amount, "RGBA", drawn, None, blend_type="MULTIPLY")
             tinted.inputs[7].default_value = (*tint, 1)
             drawn = tinted.outputs[2]
@@ -101,12 +104,8 @@ class SkinMaterial:
 
     def wear(self, skin: Skin) -> None:
         """Give the material the numbers of this skin."""
-        color = np.array(skin.color)
-        k = skin.blotch
-        self._pale.default_value = (*(color * (1 + k * np.array([0.15, 0.35, 0.35]))), 1)
-        self._red.default_value = (*(color * (1 - k * np.array([0.15, 0.45, 0.40]))), 1)
-        self._palm.default_value = (*skin.palm, 1)
-        self._nail.default_value = (*skin.nail, 1)
+        for socket, paint in zip((self._pale, self._red, self._palm, self._nail), skin.paints, strict=True):
+            socket.default_value = (*paint, 1)
         self._offset.default_value = skin.offset
         self._height.default_value = skin.bump
         for depth, metres in zip(self._depths, (-_CREASE_DEPTH, _VEIN_HEIGHT), strict=True):
@@ -117,6 +116,32 @@ class SkinMaterial:
         self._crease.default_value = 0.75 * skin.crease
         self._vein.default_value = skin.vein
         self._shader["Coat Weight"].default_value = skin.wet
+
+    def for_relighting(self, layer: Any) -> None:
+        """Leave subsurface scattering to `handaug.render.relighting`, and let the view layer tell `SKIN_PASS` and
+        `WEIGHT_PASSES`."""
+        self._shader["Subsurface Weight"].default_value = 0.0
+        (blotch, palm, nail), tints = self._layers
+        for k, name in enumerate(WEIGHT_PASSES):
+            one = [(float(k == i),) * 3 + (1.0,) for i in range(4)]
+            drawn = None
+            for factor, paint in ((blotch, one[1]), (palm, one[2]), *tints, (nail, one[3])):
+                tint = len(paint) == 3
+                mixed = self._mix(factor, "RGBA", drawn, None, blend_type="MULTIPLY" if tint else "MIX")
+                if drawn is None:
+                    mixed.inputs[6].default_value = one[0]
+                mixed.inputs[7].default_value = (*paint, 1.0) if tint else paint
+                drawn = mixed.outputs[2]
+            self._link(drawn, self._told(layer, name, "COLOR").inputs["Color"])
+        self._told(layer, SKIN_PASS, "VALUE").inputs["Value"].default_value = 1.0
+
+    def _told(self, layer: Any, name: str, kind: str) -> Any:
+        """A node whose input becomes a pass of this name."""
+        told = layer.aovs.add()
+        told.name, told.type = name, kind
+        node = self._new("ShaderNodeOutputAOV")
+        node.aov_name = name
+        return node
 
     def _read(self, maps: SkinMaps, rest: Any, palm: Any) -> Any:
         """Node whose three outputs are depth of creases, height of veins and darkness over knuckles.
