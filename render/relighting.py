@@ -106,6 +106,13 @@ class Guide:
         return np.asarray(total[..., :-1] / np.maximum(total[..., -1:], 1e-6))
 
 
+    def fill(self, values: Floats, inside: Floats) -> Floats:
+        """(H, W, C) with the values outside taken from inside, where there is any near."""
+        found = self.smooth(values[None], inside[None])[0]
+        near = self.smooth(inside[None, ..., None], np.ones_like(inside)[None])[0] > 1e-3
+        return np.asarray(np.where((inside > 0)[..., None] | ~near, values, found))
+
+
 def assemble(
     passes: Sequence[Passes],
     names: Sequence[str],
@@ -135,8 +142,12 @@ def assemble(
     clean = denoise(passes[0]["Combined"][..., :3])
     shine, matt = _blur(gloss[0]), _blur(diffuse[0] * passes[0]["Diffuse Color"][..., :3])
     share = np.where(albedo > _LEAST, np.clip(shine / np.maximum(shine + matt, 1e-6), 0, 1), 1)
-    irradiance = [clean * (1 - share) / np.maximum(albedo, _LEAST)]
-    shines = [clean * share]
+    own = _mean(passes[:1], "Combined")[..., 3:]
+    both = np.concatenate([clean * (1 - share) / np.maximum(albedo, _LEAST), clean * share / np.maximum(own, 0.1)], -1)
+    # The denoiser smooths outlines, which albedo and alpha keep: at the edge light is taken from inside.
+    inside = (alpha > 0.99).astype(np.float32)
+    both = guide.fill(both, inside)
+    irradiance, shines = [both[..., :3]], [both[..., 3:] * alpha[..., None]]
     if len(passes) > 1:
         seen = np.stack([p["Combined"][..., 3] for p in passes[1:]])
         lamps = np.stack([

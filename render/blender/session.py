@@ -111,6 +111,8 @@ class BlenderSession:
         self.camera = add_camera(self.scene)
         self._skin = SkinMaterial(surface.maps)
         if relighting:
+            # Cycles sends sample 0 through the middle of the pixel, which jags edges where samples are few.
+            self.scene.cycles.use_sample_subset, self.scene.cycles.sample_offset = True, 1
             layer.cycles.denoising_store_passes = True
             self._skin.for_relighting(layer)
         self._surface = surface
@@ -198,7 +200,8 @@ class BlenderSession:
     def shoot(self, samples: int, seed: int, *, denoise: bool = True) -> dict[str, Floats]:
         """Render the scene as it stands; returns each pass as (H, W, channels), first row up."""
         cycles = self.scene.cycles
-        cycles.samples, cycles.seed, cycles.use_denoising = samples, seed, denoise
+        cycles.samples = samples + cycles.sample_offset
+        cycles.seed, cycles.use_denoising = seed, denoise
         self.scene.update_tag()
         _passes.clear()
         with _quiet():
