@@ -35,7 +35,10 @@ from numpy.typing import NDArray
 
 from handaug.render.scene import Appearance, Skin
 
-__all__ = ["Guide", "Traced", "assemble", "relight"]
+__all__ = ["SHARES_PASS", "SKIN_PASS", "Guide", "Traced", "assemble", "relight"]
+
+SKIN_PASS, SHARES_PASS = "skin", "shares"
+"""Passes: how much of a pixel is skin; how much of it is red, palm and nail."""
 
 Floats = NDArray[np.float32]
 Passes = dict[str, Floats]
@@ -60,8 +63,8 @@ class Traced:
     """(L, H, W, 3), premultiplied by alpha."""
     albedo: Floats
     """(H, W, 3) of the skin traced and of all else, premultiplied by alpha."""
-    weights: Floats
-    """(4, H, W, 3) of the four paints of a skin in `albedo`."""
+    shares: Floats
+    """(H, W, 4) of the four paints of a skin; sums to how much of a pixel is skin."""
     paints: Floats
     """(4, 3) of the skin traced."""
     alpha: Floats
@@ -79,7 +82,8 @@ class Guide:
         alpha = _mean(passes, "Combined")[..., 3]
         normal = _mean(passes, "Denoising Normal")
         normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-3)
-        self.depth = np.where(alpha > 0, _mean(passes, "Denoising Depth")[..., 0] / np.maximum(alpha, 1e-3), 1e3)
+        depth = _mean(passes, "Denoising Depth")[..., 0] / np.maximum(alpha, 1e-3)
+        self.depth: Floats = np.where(alpha > 0, depth, np.float32(1e3))
         self._weights: list[tuple[int, int, Floats]] = []
         for dy, dx, depth, other in _around(self.depth, normal):
             unlike = ((other - normal) ** 2).sum(-1) / _NORMAL_SPREAD + ((depth - self.depth) / _DEPTH_SPREAD) ** 2
@@ -94,41 +98,26 @@ class Guide:
             cover: (L, H, W) how much of each counts.
 
         Returns:
-            (L, H, W, C).
+            (L, H, W, C); 0 where nothing near counts.
         """
         height, width = cover.shape[1:]
-        both = np.concatenate([values * cover[..., None], cover[..., None]], -1)
-        both = np.pad(both, ((0, 0), (_REACH, _REACH), (_REACH, _REACH), (0, 0)))
-        total = np.zeros((*cover.shape, both.shape[-1]), np.float32)
+        # Channels first: numpy's inner loops then run along rows.
+        both = np.concatenate([np.moveaxis(values * cover[..., None], 3, 1), cover[:, None]], 1)
+        both = np.pad(both, ((0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)))
+        total = np.zeros((*both.shape[:2], height, width), np.float32)
         for dy, dx, weight in self._weights:
             y, x = _REACH + dy, _REACH + dx
-            total += weight[..., None] * both[:, y : y + height, x : x + width]
-        return np.asarray(total[..., :-1] / np.maximum(total[..., -1:], 1e-6))
-
-
-    def fill(self, values: Floats, inside: Floats) -> Floats:
-        """(H, W, C) with the values outside taken from inside, where there is any near."""
-        found = self.smooth(values[None], inside[None])[0]
-        near = self.smooth(inside[None, ..., None], np.ones_like(inside)[None])[0] > 1e-3
-        return np.asarray(np.where((inside > 0)[..., None] | ~near, values, found))
+            total += weight * both[..., y : y + height, x : x + width]
+        return np.moveaxis(total[:, :-1] / np.maximum(total[:, -1:], 1e-5), 1, 3)
 
 
 def assemble(
-    passes: Sequence[Passes],
-    names: Sequence[str],
-    cover: str,
-    *,
-    guide: Guide,
-    denoise: Callable[[Floats], Floats],
-    skin: Skin,
-    pixel: float,
+    passes: Sequence[Passes], *, guide: Guide, denoise: Callable[[Floats], Floats], skin: Skin, pixel: float
 ) -> Traced:
     """Make what `relight` needs from Blender's passes.
 
     Args:
         passes: One set for the panorama, then one for each lamp.
-        names: Passes of the weights of the skin's paints.
-        cover: Pass of how much of a pixel is skin.
         guide: Of this pose.
         denoise: For the panorama's light.
         skin: As it was traced.
@@ -136,36 +125,31 @@ def assemble(
     """
     albedo = _mean(passes, "Diffuse Color")[..., :3]
     alpha = np.clip(_mean(passes, "Combined")[..., 3], 0, 1)
+    cover = np.stack([p["Combined"][..., 3] for p in passes])
     gloss = [(p["Glossy Direct"] + p["Glossy Indirect"])[..., :3] * p["Glossy Color"][..., :3] for p in passes]
     diffuse = [(p["Diffuse Direct"] + p["Diffuse Indirect"])[..., :3] for p in passes]
 
     clean = denoise(passes[0]["Combined"][..., :3])
-    shine, matt = _blur(gloss[0]), _blur(diffuse[0] * passes[0]["Diffuse Color"][..., :3])
+    shine, matt = _blur(np.stack([gloss[0], diffuse[0] * passes[0]["Diffuse Color"][..., :3]]))
     share = np.where(albedo > _LEAST, np.clip(shine / np.maximum(shine + matt, 1e-6), 0, 1), 1)
-    own = _mean(passes[:1], "Combined")[..., 3:]
-    both = np.concatenate([clean * (1 - share) / np.maximum(albedo, _LEAST), clean * share / np.maximum(own, 0.1)], -1)
-    # The denoiser smooths outlines, which albedo and alpha keep: at the edge light is taken from inside.
-    inside = (alpha > 0.99).astype(np.float32)
-    both = guide.fill(both, inside)
-    irradiance, shines = [both[..., :3]], [both[..., 3:] * alpha[..., None]]
-    if len(passes) > 1:
-        seen = np.stack([p["Combined"][..., 3] for p in passes[1:]])
-        lamps = np.stack([
-            np.concatenate([d, g / np.maximum(p["Combined"][..., 3:], 1e-3)], -1)
-            for p, d, g in zip(passes[1:], diffuse[1:], gloss[1:], strict=True)
-        ])  # fmt: skip
-        smooth = guide.smooth(lamps, seen)
-        irradiance += list(smooth[..., :3])
-        shines += list(smooth[..., 3:] * alpha[..., None])
-    skin_share = np.clip(_mean(passes, cover)[..., 0], 0, 1)
-    spread = _spread(np.stack(irradiance), skin_share, guide.depth, skin.subsurface / pixel)
-    spread *= (skin_share / np.maximum(alpha, _LEAST)).clip(0, 1)[..., None]
-    whole = np.stack(irradiance) * (1 - (skin_share / np.maximum(alpha, _LEAST)).clip(0, 1))[..., None]
+    diffuse[0] = clean * (1 - share) / np.maximum(albedo, _LEAST)
+    gloss[0] = clean * share
+    lights = np.concatenate([diffuse, np.stack(gloss) / np.maximum(cover, 1e-3)[..., None]], -1)
+    # The denoiser has smoothed outlines, which albedo and alpha keep: at the edge, light is taken from inside.
+    inside = alpha > 0.99
+    denoised, cover[0] = lights[0], inside
+    lights = guide.smooth(lights, cover)
+    lights[0] = np.where(inside[..., None] | (lights[0].max(-1, keepdims=True) <= 0), denoised, lights[0])
+
+    shares = _mean(passes, SHARES_PASS)[..., :3]
+    skinned = np.clip(_mean(passes, SKIN_PASS), 0, 1)
+    spread = _spread(lights[..., :3], skinned[..., 0], guide.depth, skin.subsurface / pixel)
+    part = np.clip(skinned / np.maximum(alpha, _LEAST)[..., None], 0, 1)
     return Traced(
-        irradiance=(spread + whole).astype(np.float32),
-        gloss=np.stack(shines).astype(np.float32),
+        irradiance=part * spread + (1 - part) * lights[..., :3],
+        gloss=lights[..., 3:] * alpha[..., None],
         albedo=albedo,
-        weights=np.stack([_mean(passes, name)[..., :3] for name in names]),
+        shares=np.concatenate([np.maximum(skinned - shares.sum(-1, keepdims=True), 0), shares], -1),
         paints=skin.paints.astype(np.float32),
         alpha=alpha,
     )
@@ -181,9 +165,10 @@ def relight(traced: Traced, appearance: Appearance) -> Floats:
         [[appearance.environment_share] * 3, *(np.multiply(lamp.share, lamp.color) for lamp in appearance.lamps)],
         np.float32,
     )
-    change = appearance.skin.paints.astype(np.float32) - traced.paints
-    albedo = traced.albedo + np.einsum("ihwc,ic->hwc", traced.weights, change)
-    light = np.einsum("khwc,kc->hwc", traced.irradiance, strengths) * np.maximum(albedo, 0)
+    before, after = traced.shares @ traced.paints, traced.shares @ appearance.skin.paints.astype(np.float32)
+    part = traced.shares.sum(-1, keepdims=True) / np.maximum(traced.alpha, _LEAST)[..., None]
+    albedo = traced.albedo * (1 + np.clip(part, 0, 1) * (after / np.maximum(before, _LEAST) - 1) * (before > _LEAST))
+    light = np.einsum("khwc,kc->hwc", traced.irradiance, strengths) * albedo
     light += np.einsum("khwc,kc->hwc", traced.gloss, strengths)
     return np.concatenate([light, traced.alpha[..., None]], -1)
 
@@ -194,17 +179,15 @@ def _mean(passes: Sequence[Passes], name: str) -> Floats:
     return np.asarray(sum(p[name] * (p["samples"][0] / total) for p in passes), np.float32)
 
 
-def _blur(image: Floats) -> Floats:
-    """Binomial over 5 x 5 pixels, standard deviation 1."""
-    for axis in (0, 1):
-        edge = [(2, 2) if k == axis else (0, 0) for k in range(3)]
-        padded = np.pad(image, edge, mode="edge")
-        n = image.shape[axis]
-        image = sum(  # type: ignore[assignment]
-            weight / 16 * (padded[k : k + n] if axis == 0 else padded[:, k : k + n])
-            for k, weight in enumerate((1, 4, 6, 4, 1))
-        )
-    return image
+def _blur(images: Floats) -> Floats:
+    """(L, H, W, C), binomial over 5 x 5 pixels, standard deviation 1."""
+    for axis in (1, 2):
+        n = images.shape[axis]
+        padded = np.pad(images, [(2, 2) if k == axis else (0, 0) for k in range(4)], mode="edge")
+        parts = [padded[:, k : k + n] if axis == 1 else padded[:, :, k : k + n] for k in range(5)]
+        images = (parts[0] + parts[4]) * np.float32(1 / 16) + (parts[1] + parts[3]) * np.float32(1 / 4)
+        images += parts[2] * np.float32(3 / 8)
+    return images
 
 
 def _around(depth: Floats, normal: Floats) -> list[tuple[int, int, Floats, Floats]]:
@@ -227,28 +210,29 @@ def _spread(irradiance: Floats, skin: Floats, depth: Floats, path: float) -> Flo
         depth: (H, W) metres.
         path: Mean free path of red light in pixels.
     """
-    out = irradiance.copy()
-    for channel, relative in enumerate(_MEAN_FREE_PATHS):
-        width = path * relative
-        if width < 0.15:
-            continue
-        reach = math.ceil(2.5 * width)
-        # Shares of the bell that fall on whole pixels: the width may be less than one.
-        edges = [math.erf((k - 0.5) / width / math.sqrt(2)) for k in range(-reach, reach + 2)]
-        for axis in (0, 1):
-            values = np.moveaxis(out[..., channel], axis + 1, 1)
-            here, cover = np.moveaxis(depth, axis, 0), np.moveaxis(skin, axis, 0)
-            n = len(here)
-            deep = np.pad(here, ((reach, reach), (0, 0)), constant_values=1e3)
-            known = np.pad(cover, ((reach, reach), (0, 0)))
-            padded = np.pad(values, ((0, 0), (reach, reach), (0, 0)))
-            total, weights = np.zeros_like(values), np.zeros_like(here)
-            for k in range(2 * reach + 1):
-                part = np.s_[k : k + n]
-                weight = known[part] * (edges[k + 1] - edges[k])
-                weight = weight * np.exp(-np.minimum(((deep[part] - here) / _SAME_SKIN) ** 2, 60))
-                total += weight * padded[:, part]
-                weights += weight
-            found = np.where(weights > 1e-4, total / np.maximum(weights, 1e-4), values)
-            out[..., channel] = np.moveaxis(found, 1, axis + 1)
-    return out
+    widths = [path * relative for relative in _MEAN_FREE_PATHS]
+    reach = math.ceil(2.5 * widths[0])
+    bells = np.array([[_bell(k, width) for width in widths] for k in range(-reach, reach + 1)], np.float32)
+    light = np.moveaxis(irradiance, 3, 1)
+    for _axis in range(2):  # along columns, then along rows
+        light, depth, skin = light.swapaxes(2, 3), depth.T, skin.T
+        n = depth.shape[1]
+        deep = np.pad(depth, ((0, 0), (reach, reach)), constant_values=1e3)
+        known = np.pad(skin, ((0, 0), (reach, reach)))
+        padded = np.pad(light, ((0, 0), (0, 0), (0, 0), (reach, reach)))
+        total, weights = np.zeros(light.shape, np.float32), np.zeros((3, *depth.shape), np.float32)
+        for k, bell in enumerate(bells):
+            apart = ((deep[:, k : k + n] - depth) / _SAME_SKIN) ** 2
+            weight = bell[:, None, None] * (known[:, k : k + n] * np.exp(-np.minimum(apart, 60))).astype(np.float32)
+            total += weight * padded[..., k : k + n]
+            weights += weight
+        light = np.where(weights > 1e-4, total / np.maximum(weights, 1e-4), light)
+    return np.moveaxis(light, 1, 3)
+
+
+def _bell(k: int, width: float) -> float:
+    """Share of a Gaussian of this standard deviation in pixels that falls on the k-th pixel: the width may be less than
+    one."""
+    if width < 0.15:
+        return float(k == 0)
+    return 0.5 * (math.erf((k + 0.5) / width / math.sqrt(2)) - math.erf((k - 0.5) / width / math.sqrt(2)))

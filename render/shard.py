@@ -36,6 +36,9 @@ _KEPT_BYTES = 64 << 20
 """For backdrops of appearances that come again: drawing one takes 4 ms at 64 px."""
 
 
+_KEPT_RIGS = 500
+
+
 class _Look(NamedTuple):
     """An appearance, and what follows from it alone."""
 
@@ -57,6 +60,7 @@ class ShardRenderer:
         self._backgrounds = image_files(Path(folder), "--backgrounds", IMAGE_SUFFIXES) if folder else []
         panoramas = image_files(Path(config.hdris), "--hdris", PANORAMA_SUFFIXES) if config.hdris else []
         self._looks: OrderedDict[int, _Look] = OrderedDict()
+        self._rigs: OrderedDict[int, tuple[Appearance, Light]] = OrderedDict()
         # Names and lengths, not the folders' paths: the same pictures are the same appearances wherever they lie.
         self._library = repr([(p.name, p.stat().st_size) for p in (*panoramas, *self._backgrounds)])
 
@@ -116,6 +120,14 @@ class ShardRenderer:
         self._looks[number] = _Look(appearance, light, behind)
         return self._looks[number]
 
+    def _rig(self, number: int) -> tuple[Appearance, Light]:
+        if number not in self._rigs:
+            if len(self._rigs) >= _KEPT_RIGS:
+                self._rigs.popitem(last=False)
+            rig = sample_rig(self.config.seed, number, self._session.environments, self._surroundings)
+            self._rigs[number] = rig, measure(rig, self._session.lighting(rig), self.config.n_channels)
+        return self._rigs[number]
+
     def _direct(self, scene: HandScene, worn: list[_Look], pose: int) -> Iterator[Floats]:
         for look in worn:
             seed = self._seed(pose, look.appearance.number, Factor.SAMPLES)
@@ -126,8 +138,7 @@ class ShardRenderer:
     def _relit(self, scene: HandScene, worn: list[_Look], pose: int) -> Iterator[Floats]:
         config = self.config
         for number, looks in groupby(worn, lambda look: look.appearance.rig):
-            rig = sample_rig(config.seed, number, self._session.environments, self._surroundings)
-            light = measure(rig, self._session.lighting(rig), config.n_channels)
+            rig, light = self._rig(number)
             seed = self._seed(pose, number, Factor.TRACES)
             traced = self._session.trace(scene, rig, light, samples=TRACES[config.quality], seed=seed)
             for look in looks:

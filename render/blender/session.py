@@ -28,7 +28,7 @@ from handaug.data_specs.errors import InputError, WorkError
 from handaug.render.backdrop import PANORAMA_SUFFIXES, image_files
 from handaug.render.blender.camera import add_camera, aim_camera, to_blender
 from handaug.render.blender.denoise import Denoiser
-from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SKIN_PASS, WEIGHT_PASSES, SkinMaterial
+from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMaterial
 from handaug.render.blender.things import Things
 from handaug.render.environment import Panorama, Surrounding, directions
 from handaug.render.lighting import Light
@@ -187,15 +187,7 @@ class BlenderSession:
         if hand.size not in self._denoisers:
             self._denoisers = {hand.size: Denoiser(hand.size)}
         pixel = hand.centre[2] / float(hand.intrinsics[0, 0])
-        return assemble(
-            found,
-            WEIGHT_PASSES,
-            SKIN_PASS,
-            guide=self._guide,
-            denoise=self._denoisers[hand.size],
-            skin=rig.skin,
-            pixel=pixel,
-        )
+        return assemble(found, guide=self._guide, denoise=self._denoisers[hand.size], skin=rig.skin, pixel=pixel)
 
     def shoot(self, samples: int, seed: int, *, denoise: bool = True) -> dict[str, Floats]:
         """Render the scene as it stands; returns each pass as (H, W, channels), first row up."""

@@ -6,15 +6,11 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.render.relighting import SHARES_PASS, SKIN_PASS
 from handaug.render.scene import Skin
 from handaug.render.skin_maps import SkinMaps
 
-__all__ = ["KIND_ATTRIBUTE", "REST_ATTRIBUTE", "SKIN_PASS", "WEIGHT_PASSES", "SkinMaterial"]
-
-SKIN_PASS = "skin"
-"""Pass of how much of a pixel is skin."""
-WEIGHT_PASSES = ("pale", "red", "palm", "nail")
-"""Passes of the weight that each of `Skin.paints` has in the albedo of a pixel, for each channel."""
+__all__ = ["KIND_ATTRIBUTE", "REST_ATTRIBUTE", "SkinMaterial"]
 
 REST_ATTRIBUTE = "rest"
 """Vertex attribute with the positions of the hand at rest (metres): textures are read there and so move with the
@@ -73,7 +69,7 @@ class SkinMaterial:
         self._crease, self._vein = crease.inputs[1], vein.inputs[1]
         drawn = with_palm.outputs[2]
         tints = ((crease.outputs[0], _IN_CREASES), (vein.outputs[0], _OVER_VEINS), (lines.outputs[2], _DARK))
-        self._layers = ((spread.outputs["Result"], palm, nail), tints)
+        self._weights = (spread.outputs["Result"], palm, nail)
         for amount, tint in tints:
             tinted = self._mix(amount, "RGBA", drawn, None, blend_type="MULTIPLY")
             tinted.inputs[7].default_value = (*tint, 1)
@@ -118,21 +114,18 @@ class SkinMaterial:
         self._shader["Coat Weight"].default_value = skin.wet
 
     def for_relighting(self, layer: Any) -> None:
-        """Leave subsurface scattering to `handaug.render.relighting`, and let the view layer tell `SKIN_PASS` and
-        `WEIGHT_PASSES`."""
+        """Leave subsurface scattering to `handaug.render.relighting`, and let the view layer tell how much of a pixel is
+        skin (`SKIN_PASS`), and red, palm and nail of it (`SHARES_PASS`), before lines and veins darken it."""
         self._shader["Subsurface Weight"].default_value = 0.0
-        (blotch, palm, nail), tints = self._layers
-        for k, name in enumerate(WEIGHT_PASSES):
-            one = [(float(k == i),) * 3 + (1.0,) for i in range(4)]
-            drawn = None
-            for factor, paint in ((blotch, one[1]), (palm, one[2]), *tints, (nail, one[3])):
-                tint = len(paint) == 3
-                mixed = self._mix(factor, "RGBA", drawn, None, blend_type="MULTIPLY" if tint else "MIX")
-                if drawn is None:
-                    mixed.inputs[6].default_value = one[0]
-                mixed.inputs[7].default_value = (*paint, 1.0) if tint else paint
-                drawn = mixed.outputs[2]
-            self._link(drawn, self._told(layer, name, "COLOR").inputs["Color"])
+        blotch, palm, nail = self._weights
+        shares = None
+        for factor, own in ((blotch, (1, 0, 0, 1)), (palm, (0, 1, 0, 1)), (nail, (0, 0, 1, 1))):
+            mixed = self._mix(factor, "RGBA", shares, None)
+            if shares is None:
+                mixed.inputs[6].default_value = (0, 0, 0, 1)
+            mixed.inputs[7].default_value = own
+            shares = mixed.outputs[2]
+        self._link(shares, self._told(layer, SHARES_PASS, "COLOR").inputs["Color"])
         self._told(layer, SKIN_PASS, "VALUE").inputs["Value"].default_value = 1.0
 
     def _told(self, layer: Any, name: str, kind: str) -> Any:
