@@ -1,29 +1,29 @@
-"""Many appearances from one trace: light is a sum, so a lamp that was traced once can be dimmed, tinted and added later.
+"""Many appearances from one trace: light is a sum, so a lamp traced once can be dimmed, tinted and added later.
 
-A *rig* is what appearances may share: panorama and its turn, the places and sizes of the lamps, the relief and gloss of
-the skin. Blender traces each light of a rig by itself, once for a pose (`blender.session.trace`). An appearance is then
-a weighted sum over lights k, pixel by pixel and for each channel:
+A *rig* is what appearances may share: panorama and its turn, places and sizes of the lamps, relief and gloss of the
+skin. Blender traces each light of a rig by itself, once for a pose (`blender.session.BlenderSession.trace`). An
+appearance is then a weighted sum over lights k, pixel by pixel and for each channel:
 
     radiance = sum_k w_k (A E_k + G_k)
 
-E_k is the irradiance that the surface sends back as its diffuse albedo A says, G_k what it reflects as gloss, which does
-not depend on the skin's colour. A is linear in the colours that the material mixes (`Skin.paints`), and Blender tells the
-weights, so that a new skin needs no new trace. Exact for light that meets the skin once; between fingers, light that met
-it twice keeps the traced skin's tint.
+E_k is the light that the surface sends back in proportion to its diffuse albedo A, G_k what it reflects as gloss, which
+does not depend on the skin's colour. Blender tells the shares of the colours that the material mixes (`Skin.paints`),
+so that the albedo of another skin needs no new trace; what darkens them all (lines, veins) stays. Exact for light that
+meets the skin once; between fingers, light that met it twice keeps the traced skin's tint.
 
-Why one light at a time, and not all together as light groups: with several lamps a path picks one of them at random. In
-the sum of all lamps that choice hardly shows; taken apart, each lamp misses in some pixels and is counted double in
-others. At equal samples, lights traced apart come out 2 to 5 dB cleaner, and Blender's own passes split each into
-diffuse and gloss, which light groups do not.
+Why one light at a time, and not all together as light groups: with several lamps a path picks one of them at random.
+In the sum of all lamps that choice hardly shows; taken apart, each lamp misses in some pixels and is counted double in
+others. Lights traced apart come out cleaner at equal samples, and Blender's own passes split each into diffuse and
+gloss, which light groups do not.
 
 What remains of the noise:
 
-* the panorama's light, seen from everywhere, is denoised as any rendering (OIDN);
+* the panorama's light is denoised as any rendering (OIDN);
 * a lamp by itself is nearly clean after one path per pixel: a mean over the 5 x 5 pixels around, weighted by likeness
   of normal and depth, does the rest. Its weights are found once for a pose;
-* subsurface scattering is left out of the trace, where it costs a sixth of the time and half of the noise; the irradiance
-  is spread over the surface instead, as Jimenez et al., Screen-space perceptual rendering of human skin (ACM TAP 2009),
-  do it: a Gaussian for each channel, narrower than a finger, that stops at edges of depth.
+* subsurface scattering is left out of the trace, where it brings half of the noise; instead, the light is spread over
+  the surface as by Jimenez, Sundstedt and Gutierrez, Screen-space perceptual rendering of human skin (ACM TAP 2009):
+  a Gaussian for each channel that stops at edges of depth.
 """
 
 import math
@@ -35,13 +35,15 @@ from numpy.typing import NDArray
 
 from handaug.render.scene import Appearance, Skin
 
-__all__ = ["SHARES_PASS", "SKIN_PASS", "Guide", "Traced", "assemble", "relight"]
+__all__ = ["SAMPLES", "SHARES_PASS", "SKIN_PASS", "Guide", "Traced", "assemble", "relight"]
 
 SKIN_PASS, SHARES_PASS = "skin", "shares"
 """Passes: how much of a pixel is skin; how much of it is red, palm and nail."""
 
 Floats = NDArray[np.float32]
 Passes = dict[str, Floats]
+SAMPLES = "samples"
+"""Entry of a set of passes: its number of samples per pixel."""
 
 _REACH, _WIDTH = 2, 1.2
 """Pixels to each side in the mean, and the standard deviation of its bell."""
@@ -174,9 +176,9 @@ def relight(traced: Traced, appearance: Appearance) -> Floats:
 
 
 def _mean(passes: Sequence[Passes], name: str) -> Floats:
-    """Mean over all samples; each set has its `samples`."""
-    total = sum(p["samples"][0] for p in passes)
-    return np.asarray(sum(p[name] * (p["samples"][0] / total) for p in passes), np.float32)
+    """Mean over all samples; each set has its `SAMPLES`."""
+    total = sum(p[SAMPLES][0] for p in passes)
+    return np.asarray(sum(p[name] * (p[SAMPLES][0] / total) for p in passes), np.float32)
 
 
 def _blur(images: Floats) -> Floats:

@@ -80,7 +80,7 @@ class Skin:
 
     @property
     def paints(self) -> NDArray[np.float64]:
-        """(4, 3) albedo where the skin is pale, where it is red, on the palm and on the nails: what the material mixes."""
+        """(4, 3) albedo where the skin is pale, where it is red, on the palm, on the nails: what the material mixes."""
         color, k = np.array(self.color), self.blotch
         pale = color * (1 + k * np.array([0.15, 0.35, 0.35]))
         red = color * (1 - k * np.array([0.15, 0.45, 0.40]))

@@ -131,9 +131,7 @@ class ShardRenderer:
     def _direct(self, scene: HandScene, worn: list[_Look], pose: int) -> Iterator[Floats]:
         for look in worn:
             seed = self._seed(pose, look.appearance.number, Factor.SAMPLES)
-            yield self._session.render(
-                scene, look.appearance, look.light, samples=self.config.samples, seed=seed
-            )
+            yield self._session.render(scene, look.appearance, look.light, samples=self.config.samples, seed=seed)
 
     def _relit(self, scene: HandScene, worn: list[_Look], pose: int) -> Iterator[Floats]:
         config = self.config

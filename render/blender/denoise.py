@@ -53,7 +53,8 @@ class Denoiser:
 
     def __init__(self, size: int) -> None:
         self._oidn, self._device = _library()
-        self._noisy, self._clean = np.zeros((2, size, size, 3), np.float32)
+        self._noisy: Floats = np.zeros((size, size, 3), np.float32)
+        self._clean: Floats = np.zeros((size, size, 3), np.float32)
         self._filter = self._oidn.oidnNewFilter(self._device, b"RT")
         for name, image in ((b"color", self._noisy), (b"output", self._clean)):
             self._oidn.oidnSetSharedFilterImage(self._filter, name, image.ctypes.data, _FLOAT3, size, size, 0, 0, 0)

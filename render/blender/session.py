@@ -32,7 +32,7 @@ from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMate
 from handaug.render.blender.things import Things
 from handaug.render.environment import Panorama, Surrounding, directions
 from handaug.render.lighting import Light
-from handaug.render.relighting import Guide, Traced, assemble
+from handaug.render.relighting import SAMPLES, Guide, Traced, assemble
 from handaug.render.scene import Appearance, HandScene
 from handaug.render.surface import Surface
 
@@ -159,9 +159,7 @@ class BlenderSession:
         self._skin.wear(appearance.skin)
         return self.shoot(samples, seed)["Combined"]
 
-    def trace(
-        self, hand: HandScene, rig: Appearance, light: Light, *, samples: tuple[int, int], seed: int
-    ) -> Traced:
+    def trace(self, hand: HandScene, rig: Appearance, light: Light, *, samples: tuple[int, int], seed: int) -> Traced:
         """Draw the hand in each light of a rig alone.
 
         Args:
@@ -181,7 +179,8 @@ class BlenderSession:
             for k, lamp in enumerate(self._lamps):
                 lamp.data.energy = watts[k] if k == number else 0.0
             spent = samples[min(number + 1, 1)]
-            found.append(self.shoot(spent, (seed + 1 + number) % (2**31 - 1), denoise=False) | {"samples": np.float32([spent])})
+            passes = self.shoot(spent, (seed + 1 + number) % (2**31 - 1), denoise=False)
+            found.append({**passes, SAMPLES: np.array([spent], np.float32)})
         if self._guide is None:
             self._guide = Guide(found)
         if hand.size not in self._denoisers:

@@ -114,8 +114,8 @@ class SkinMaterial:
         self._shader["Coat Weight"].default_value = skin.wet
 
     def for_relighting(self, layer: Any) -> None:
-        """Leave subsurface scattering to `handaug.render.relighting`, and let the view layer tell how much of a pixel is
-        skin (`SKIN_PASS`), and red, palm and nail of it (`SHARES_PASS`), before lines and veins darken it."""
+        """Leave subsurface scattering to `handaug.render.relighting`, and let the view layer tell what that needs: how
+        much of a pixel is skin (`SKIN_PASS`), and how much of it red, palm and nail (`SHARES_PASS`)."""
         self._shader["Subsurface Weight"].default_value = 0.0
         blotch, palm, nail = self._weights
         shares = None
