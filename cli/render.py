@@ -82,6 +82,12 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
     default="standard",
     help="clean: no noise, blur, vignetting; rough: also movement, defocus, casts, JPEG.",
 )
+@click.option(
+    "--device",
+    metavar="cpu|cuda|optix|hip|metal",
+    default="cpu",
+    help="What Blender traces on. A GPU: one process, or --workers as many as there are GPUs.",
+)
 @click.option("--depth", is_flag=True, help="Store depth images (metres).")
 @click.option("--parts", is_flag=True, help="Store the segment of the hand that each pixel sees.")
 @click.option("--normals", is_flag=True, help="Store surface normals (camera frame).")

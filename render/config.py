@@ -29,6 +29,7 @@ from handaug.render.wear import CLOTHING, JEWELLERY
 __all__ = [
     "CHANNELS",
     "CHOICES",
+    "DEVICES",
     "HANDS",
     "HAND_MODELS",
     "LOOKS_OF_A_RIG",
@@ -50,6 +51,8 @@ LOOKS_OF_A_RIG = 8
 """Numbers of appearances that share a rig: number a belongs to rig a // 8."""
 _LEAST_RELIT = 4
 """From so many appearances per pose on they share rigs: two rigs for fewer would show the same light too often."""
+DEVICES = ("cpu", "cuda", "optix", "hip", "metal")
+"""What Cycles can trace on."""
 CHANNELS = {"mono": 1, "rgb": 3}
 HANDS = ("both", "left", "right", "two")
 HAND_MODELS = ("anny", "mano")
@@ -93,6 +96,8 @@ class RenderConfig:
     """Preset of the renderer: `draft`, `standard` or `high`."""
     hands: str = "both"
     """`right`, `left`, `both` (each with probability one half), or `two`: a right and a left one in each image."""
+    device: str = "cpu"
+    """What Blender traces on: `cpu`, or a kind of GPU."""
     depth: bool = False
     """Whether depth images are stored."""
     seed: int = 0
@@ -137,6 +142,7 @@ class RenderConfig:
         for flag, value, allowed in (
             ("--channels", self.channels, tuple(CHANNELS)),
             ("--quality", self.quality, tuple(QUALITIES)),
+            ("--device", self.device, DEVICES),
             ("--hands", self.hands, HANDS),
             ("--sensor", self.sensor, SENSORS),
             ("--hand-model", self.hand_model, HAND_MODELS),

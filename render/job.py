@@ -22,7 +22,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.render.anny_extract import cache_path
 from handaug.render.appearance import APPEARANCE_FACTORS
 from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, check_pictures, image_files
-from handaug.render.config import CHOICES, RenderConfig
+from handaug.render.config import CHOICES, TRACES, RenderConfig
 from handaug.render.hand import SHAPE_NAMES, HandModel
 from handaug.render.mano import ManoModel, hand_model_of
 from handaug.render.pool import connect_dask, default_workers, run_dask, run_local
@@ -112,7 +112,8 @@ def _render_shards(
     images = [len(config.shard_poses(shard)) * config.appearances for shard in range(config.shards)]
     missing = [shard for shard in range(config.shards) if not work.is_done(shard)]
     left = sum(images[shard] for shard in missing)
-    crew = min(workers or default_workers(), len(missing))
+    # A GPU is kept busy by one process: their number, and so that of the processes, is for the user to say.
+    crew = min(workers or (default_workers() if config.device == "cpu" else 1), len(missing))
     if missing and cluster is None:
         progress.note(_forecast(config, left, crew))
     with progress.task("render", config.images, "images") as advance:
@@ -121,14 +122,19 @@ def _render_shards(
         if cluster is not None:
             run_dask(config, todo, cluster, advance)
         else:
-            run_local(config, todo, work.folder, crew, advance)
+            run_local(config, todo, work.folder, crew, advance, progress.note)
 
 
 def expected_seconds(config: RenderConfig, images: int, workers: int) -> float:
     """About how long rendering takes, from rates measured on one core of a 2020s server CPU
     (`benchmarks/render_speed.py`)."""
     pixels = config.size**2
-    per_image = 0.025 + pixels * (0.6e-6 * config.samples + 4e-6)
+    if config.relit:
+        panorama, lamp = TRACES[config.quality]
+        trace = 0.035 + pixels * (0.6e-6 * (panorama + 2 * lamp) + 5e-6)
+        per_image = (0.02 + config.rigs * trace) / config.appearances + 0.001 + pixels * 0.3e-6
+    else:
+        per_image = 0.025 + pixels * (0.6e-6 * config.samples + 4e-6)
     return 6 + images * per_image / workers
 
 

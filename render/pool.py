@@ -44,16 +44,22 @@ class WorkerProcess:
     Args:
         config: What it renders.
         log: File that takes what it and Blender print; None: nowhere.
+        number: Of the process on this machine; with several GPUs, each process takes its own.
         die_with_parent: Whether the kernel shall kill it together with the thread that starts it (the end of its
             standard input ends it in any case).
     """
 
-    def __init__(self, config: RenderConfig, log: Path | None = None, *, die_with_parent: bool = True) -> None:
+    def __init__(
+        self, config: RenderConfig, log: Path | None = None, *, number: int = 0, die_with_parent: bool = True
+    ) -> None:
         environment = dict(os.environ)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[name] = "1"
         self.log = log
         self.images = 0
+        self.number = number
+        self.device = ""
+        """Name of what it traces on, once it has finished a shard."""
         self._config = config
         self._shard = -1
         with open(log or os.devnull, "ab") as printed:
@@ -66,7 +72,7 @@ class WorkerProcess:
                 env=environment,
                 start_new_session=True,
             )
-        self._send({"config": asdict(config), "die_with_parent": die_with_parent})
+        self._send({"config": asdict(config), "number": number, "die_with_parent": die_with_parent})
 
     def fileno(self) -> int:
         """Readable when an answer is there, or the end."""
@@ -93,6 +99,7 @@ class WorkerProcess:
         reply = json.loads(line)
         if "error" in reply:
             raise _rebuild(reply["error"], reply["message"], self._poses())
+        self.device = reply["device"]
         images = len(self._config.shard_poses(self._shard)) * self._config.appearances
         self.images += images
         return images
@@ -157,8 +164,9 @@ class _Crew:
         self._config, self._folder = config, folder
         self._members: list[WorkerProcess] = []
 
-    def hire(self) -> WorkerProcess:
-        member = WorkerProcess(self._config, self._folder / f"worker-{len(self._members)}.log")
+    def hire(self, number: int) -> WorkerProcess:
+        log = self._folder / f"worker-{len(self._members)}.log"
+        member = WorkerProcess(self._config, log, number=number)
         self._members.append(member)
         return member
 
@@ -172,7 +180,14 @@ class _Crew:
             member.end()
 
 
-def run_local(config: RenderConfig, shards: Iterable[Shard], folder: Path, workers: int, done: Done) -> None:
+def run_local(
+    config: RenderConfig,
+    shards: Iterable[Shard],
+    folder: Path,
+    workers: int,
+    done: Done,
+    note: Callable[[str], None] = lambda text: None,
+) -> None:
     """Render shards on worker processes.
 
     Args:
@@ -181,6 +196,7 @@ def run_local(config: RenderConfig, shards: Iterable[Shard], folder: Path, worke
         folder: For the workers' logs.
         workers: How many processes.
         done: Called with the number of images of each shard that is finished.
+        note: Told which GPU each worker traces on.
 
     Raises:
         InputError, WorkError: As of `WorkerProcess.finish`. Where one shard is lost, the others are made first.
@@ -189,33 +205,36 @@ def run_local(config: RenderConfig, shards: Iterable[Shard], folder: Path, worke
     lost: list[SceneLostError] = []
     with _Crew(config, folder) as crew, selectors.DefaultSelector() as ready:
 
-        def employ(worker: WorkerProcess | None) -> None:
+        def employ(number: int, worker: WorkerProcess | None) -> None:
             shard = next(waiting, None)
             if shard is None:
                 return
             if worker is not None and worker.images >= _RECYCLE_IMAGES:
                 worker.end()
                 worker = None
-            worker = worker or crew.hire()
+            worker = worker or crew.hire(number)
             worker.start(shard)
             ready.register(worker, selectors.EVENT_READ)
 
-        for _ in range(workers):
-            employ(None)
+        for number in range(workers):
+            employ(number, None)
         while ready.get_map():
             for key, _events in ready.select():
                 worker = key.fileobj
                 assert isinstance(worker, WorkerProcess)
                 ready.unregister(worker)
                 try:
+                    known = worker.device
                     done(worker.finish())
-                    employ(worker)
+                    if config.device != "cpu" and not known:
+                        note(f"Worker {worker.number} traces on {worker.device}.")
+                    employ(worker.number, worker)
                 except SceneLostError as error:
                     lost.append(error)
                     worker.end()
                     if len(lost) >= _LOST:  # not a scene's fault
                         raise
-                    employ(None)
+                    employ(worker.number, None)
     if lost:
         raise lost[0]
 

@@ -49,12 +49,19 @@ class _Look(NamedTuple):
 
 
 class ShardRenderer:
-    """Keeps one Blender and one hand model for all shards of a process."""
+    """Keeps one Blender and one hand model for all shards of a process.
 
-    def __init__(self, config: RenderConfig) -> None:
+    Args:
+        config: What is rendered.
+        number: Of the process among those of this job on this machine.
+    """
+
+    def __init__(self, config: RenderConfig, number: int = 0) -> None:
         self.config = config
         self._model = hand_model_of(config)
-        self._session = BlenderSession(surface_of(self._model), hdris=config.hdris, relighting=config.relit)
+        self._session = BlenderSession(
+            surface_of(self._model), hdris=config.hdris, relighting=config.relit, device=config.device, number=number
+        )
         self._surroundings = config.weights("environments")
         folder = config.backgrounds
         self._backgrounds = image_files(Path(folder), "--backgrounds", IMAGE_SUFFIXES) if folder else []
@@ -63,6 +70,11 @@ class ShardRenderer:
         self._rigs: OrderedDict[int, tuple[Appearance, Light]] = OrderedDict()
         # Names and lengths, not the folders' paths: the same pictures are the same appearances wherever they lie.
         self._library = repr([(p.name, p.stat().st_size) for p in (*panoramas, *self._backgrounds)])
+
+    @property
+    def device(self) -> str:
+        """Name of what Blender traces on."""
+        return self._session.device
 
     def write(self, shard: int, path: Path) -> None:
         """Render one shard into a file, which gets its name when it is complete."""

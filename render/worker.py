@@ -1,8 +1,8 @@
 """A render worker: a process of its own with one Blender in it, told what to do in lines of JSON.
 
-`python -P -m handaug.render.worker` reads `{"config": {...}, "die_with_parent": bool}`, then `{"shard": i, "path":
-"..."}` any number of times, and answers each shard with `{"shard": i}` or `{"error": class, "message": text}`. It
-ends when its standard input ends.
+`python -P -m handaug.render.worker` reads `{"config": {...}, "number": n, "die_with_parent": bool}`, then `{"shard": i,
+"path": "..."}` any number of times, and answers each shard with `{"shard": i, "device": name}` or `{"error": class,
+"message": text}`. It ends when its standard input ends.
 
 A plain process instead of multiprocessing: it does not import the caller's main module, may be started from a
 daemonic process (Dask's are), and a crash of Blender is an end of file and not a hang. It never outlives the
@@ -88,9 +88,9 @@ def main() -> None:
                 from handaug.render.config import RenderConfig
                 from handaug.render.shard import ShardRenderer
 
-                worker = ShardRenderer(RenderConfig.from_mapping(header["config"]))
+                worker = ShardRenderer(RenderConfig.from_mapping(header["config"]), header["number"])
             worker.write(order["shard"], Path(order["path"]))
-            reply = {"shard": order["shard"]}
+            reply = {"shard": order["shard"], "device": worker.device}
         except Exception as error:
             traceback.print_exc()
             reply = {"error": type(error).__name__, "message": str(error)}

@@ -95,16 +95,27 @@ class BlenderSession:
         hdris: Folder of panoramas, None for Blender's.
         passes: Further passes to read, of `z`, `object_index`.
         relighting: Whether it is used for `trace`, and not for `render`.
+        device: One of `config.DEVICES`.
+        number: Of the process: with several GPUs, each process takes its own.
     """
 
     def __init__(
-        self, surface: Surface, *, hdris: str | None = None, passes: tuple[str, ...] = (), relighting: bool = False
+        self,
+        surface: Surface,
+        *,
+        hdris: str | None = None,
+        passes: tuple[str, ...] = (),
+        relighting: bool = False,
+        device: str = "cpu",
+        number: int = 0,
     ) -> None:
         CyclesRender.render = _render_and_keep
         with _quiet():
             bpy.ops.wm.read_factory_settings(use_empty=True)
         self.scene = bpy.context.scene
         self._set_up_engine()
+        self.device = "CPU" if device == "cpu" else _use_gpu(self.scene, device, number)
+        """Name of what it traces on."""
         layer = bpy.context.view_layer
         for name in (*passes, *(_SPLIT if relighting else ())):
             setattr(layer, f"use_pass_{name}", True)
@@ -299,6 +310,26 @@ class BlenderSession:
                 self._panoramas[key] = _Loaded(_as_image(f"made{key}", coarse), coarse, coarse)
         self._panoramas.move_to_end(key)
         return self._panoramas[key]
+
+
+def _use_gpu(scene: Any, kind: str, number: int) -> str:
+    """Let Cycles trace on one GPU; returns its name. Without one it would fall back to the CPU and not say so."""
+    preferences = bpy.context.preferences.addons["cycles"].preferences
+    try:
+        preferences.compute_device_type = kind.upper()
+        preferences.refresh_devices()
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"--device {kind}: this Blender cannot use {kind} here, choose another device") from error
+    found = [device for device in preferences.devices if device.type == kind.upper()]
+    if not found:
+        raise InputError(f"--device {kind}: Blender finds no such GPU here, check its driver or give --device cpu")
+    chosen = found[number % len(found)]
+    for device in preferences.devices:
+        device.use = device is chosen or device == chosen
+    scene.cycles.device = "GPU"
+    if not chosen.use or not preferences.has_active_device():
+        raise InputError(f"--device {kind}: Blender does not take {chosen.name}, check its driver or give --device cpu")
+    return str(chosen.name)
 
 
 def _pour(hand: Any, points: Floats, left: bool) -> None:
