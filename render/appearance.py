@@ -133,7 +133,6 @@ def _share(drawn: Appearance, rig: Appearance, rng: np.random.Generator) -> Appe
             for lamp, share, color in zip(rig.lamps, shares, colors, strict=True)
         ),
         skin=replace(drawn.skin, **{name: getattr(rig.skin, name) for name in _RELIEF}),
-        backdrop=replace(drawn.backdrop, turn=float(rng.uniform(0, 2 * math.pi))),
         rig=rig.rig,
     )
 

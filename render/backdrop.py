@@ -112,9 +112,7 @@ def _window(appearance: Appearance, light: Light, around: Surrounding, size: int
         [np.broadcast_to(x, (fine, fine)), np.broadcast_to(x[:, None], (fine, fine)), np.ones((fine, fine))], -1
     )
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    rays = rays @ rotation_matrix(appearance.rotation).T
-    c, s = math.cos(appearance.backdrop.turn), math.sin(appearance.backdrop.turn)
-    seen = around.radiance(rays @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]))
+    seen = around.radiance(rays @ rotation_matrix(appearance.rotation).T)
     seen = seen.reshape(size, 2, size, 2, 3).mean((1, 3))
     return np.asarray(seen * light.environment_strength * light.exposure * np.array(light.balance))
 

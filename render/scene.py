@@ -101,9 +101,6 @@ class Backdrop:
     """Standard deviation of the defocus, as a fraction of the image side."""
     gain: float
     """Factor on its brightness."""
-    turn: float = 0.0
-    """How far it is turned about the vertical from what the camera would see of the panorama, radians: appearances
-    that share a rig see other parts of it."""
 
 
 @dataclass(frozen=True)

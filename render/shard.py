@@ -5,7 +5,7 @@ Runs in a worker process. What it writes is a function of (config, shard number)
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,24 +113,33 @@ class ShardRenderer:
             self._looks.move_to_end(number)
             return self._looks[number]
         config = self.config
-        appearance = sample_appearance(
-            config.seed,
+        own = self._appearance(number, -1)
+        rig = config.wardrobe.rig(number)
+        appearance = self._appearance(number, rig) if rig >= 0 else own
+        light = measure(appearance, self._session.lighting(appearance), config.n_channels)
+        seen = light
+        if rig >= 0:  # looks of one rig are lit alike; behind them stands what they would have had for themselves
+            around = measure(own, self._session.lighting(own), config.n_channels)
+            seen = replace(light, environment_strength=around.environment_strength)
+        picture = own.backdrop.image
+        image = load_background(self._backgrounds[picture]) if picture >= 0 else None
+        behind = backdrop(own, seen, self._session.surrounding(own), image, config.size)
+        if len(self._looks) >= max(1, _KEPT_BYTES // behind.nbytes):
+            self._looks.popitem(last=False)
+        self._looks[number] = _Look(appearance, light, behind)
+        return self._looks[number]
+
+    def _appearance(self, number: int, rig: int) -> Appearance:
+        return sample_appearance(
+            self.config.seed,
             number,
             environments=self._session.environments,
             backgrounds=len(self._backgrounds),
             library=self._library,
             surroundings=self._surroundings,
-            sensor=config.sensor,
-            rig=config.wardrobe.rig(number),
+            sensor=self.config.sensor,
+            rig=rig,
         )
-        light = measure(appearance, self._session.lighting(appearance), config.n_channels)
-        picture = appearance.backdrop.image
-        image = load_background(self._backgrounds[picture]) if picture >= 0 else None
-        behind = backdrop(appearance, light, self._session.surrounding(appearance), image, config.size)
-        if len(self._looks) >= max(1, _KEPT_BYTES // behind.nbytes):
-            self._looks.popitem(last=False)
-        self._looks[number] = _Look(appearance, light, behind)
-        return self._looks[number]
 
     def _rig(self, number: int) -> tuple[Appearance, Light]:
         if number not in self._rigs:

@@ -134,7 +134,7 @@ class BlenderSession:
         self._lamps = [self._add_lamp(k) for k in range(_LAMPS)]
         self._add_world()
         self._files = panorama_files(hdris)
-        self._panoramas: OrderedDict[int, _Loaded] = OrderedDict()
+        self._panoramas: OrderedDict[tuple[str, int], _Loaded] = OrderedDict()
         self._placed: HandScene | None = None
         self._guide: Guide | None = None
         self._denoisers: dict[int, Denoiser] = {}
@@ -298,16 +298,16 @@ class BlenderSession:
     def _panorama(self, appearance: Appearance) -> "_Loaded":
         made = appearance.surrounding
         # A rig's appearances share their room.
-        owner = appearance.number if appearance.rig < 0 else appearance.rig
-        key = appearance.environment if made is None else -1 - owner
+        owner = ("look", appearance.number) if appearance.rig < 0 else ("rig", appearance.rig)
+        key = ("file", appearance.environment) if made is None else owner
         if key not in self._panoramas:
             if len(self._panoramas) >= _KEPT:
                 bpy.data.images.remove(self._panoramas.popitem(last=False)[1].image)
             if made is None:
-                self._panoramas[key] = _load_panorama(self._files[key])
+                self._panoramas[key] = _load_panorama(self._files[appearance.environment])
             else:
                 coarse = made.radiance(directions(_MAP // 2, _MAP)).astype(np.float32)
-                self._panoramas[key] = _Loaded(_as_image(f"made{key}", coarse), coarse, coarse)
+                self._panoramas[key] = _Loaded(_as_image("{} {}".format(*key), coarse), coarse, coarse)
         self._panoramas.move_to_end(key)
         return self._panoramas[key]
 
