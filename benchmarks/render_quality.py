@@ -62,27 +62,27 @@ def draw(way: str, arguments: argparse.Namespace) -> dict[str, list[Any]]:
     for pose in range(arguments.poses + 1):  # the first one warms up
         scene = sample_hand(config, renderer._model, pose).scene
         worn = [renderer._look(number) for number in config.wardrobe.worn_by(pose)]
-        if pose == 0:
-            found.clear()
         rigs = [worn[:4], worn[4:]]
-        for looks in rigs:
-            rig, light = renderer._rig(looks[0].appearance.rig)
-            chosen = [*looks[:_LOOKS], *(in_traced_skin(look, rig) for look in looks[:_LOOKS])]
-            if way == "relit":
-                for quality, samples in TRACES.items():
+        drawn_with = [renderer._rig(looks[0].appearance.rig) for looks in rigs]
+        chosen = [
+            [*looks[:_LOOKS], *(in_traced_skin(look, rig) for look in looks[:_LOOKS])]
+            for looks, (rig, _) in zip(rigs, drawn_with, strict=True)
+        ]
+        if way == "relit":
+            for quality, samples in TRACES.items():
+                began = time.process_time()
+                traced = session.trace(scene, [(*rig, pose) for rig in drawn_with], samples=samples)
+                note(f"{quality} ms", 1e3 * (time.process_time() - began) / len(rigs))
+                for one, looks, own in zip(traced, chosen, rigs, strict=True):
+                    for look in looks:
+                        note(quality, picture(relight(one, look.appearance), look))
                     began = time.process_time()
-                    traced = session.trace(scene, rig, light, samples=samples, seed=pose)
-                    note(f"{quality} ms", 1e3 * (time.process_time() - began))
-                    for look in chosen:
-                        note(quality, picture(relight(traced, look.appearance), look))
-                    began = time.process_time()
-                    relight(traced, looks[0].appearance)
+                    relight(one, own[0].appearance)
                     note(f"{quality} look ms", 1e3 * (time.process_time() - began))
-                    if quality == "standard":
-                        for look in looks:
-                            note("apart", picture(relight(traced, look.appearance), look))
-                continue
-            for look in chosen if pose else chosen[:1]:
+                    for look in own if quality == "standard" else ():
+                        note("apart", picture(relight(one, look.appearance), look))
+        for looks, own in zip(chosen, rigs, strict=True) if way == "direct" else ():
+            for look in looks if pose else looks[:1]:
                 for quality, spent in QUALITIES.items():
                     began = time.process_time()
                     drawn = session.render(scene, look.appearance, look.light, samples=spent, seed=pose)
@@ -91,7 +91,7 @@ def draw(way: str, arguments: argparse.Namespace) -> dict[str, list[Any]]:
                 drawn = session.shoot(arguments.converged if pose else 1, 7, denoise=False)["Combined"]
                 note("converged", picture(drawn, look))
                 note("alpha", drawn[..., 3])
-            for look in looks if pose else ():
+            for look in own if pose else ():
                 drawn = session.render(scene, look.appearance, look.light, samples=QUALITIES["standard"], seed=pose)
                 note("apart", picture(drawn, look))
                 note("free", own_light(renderer, scene, look, pose))

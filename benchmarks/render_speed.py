@@ -2,10 +2,10 @@
 
     python benchmarks/render_speed.py [--parts sizes relit loop limit blenderproc workers memory] [--blenderproc PYTHON]
 
-Hands as the camera preset close-up frames them (hand box 60 to 90 % of the picture); panorama, lamps, skin and pose vary
-from picture to picture. Each part is a process of its own, pinned to one core; "core ms" is its processor time for each
-picture, which other programs on the machine disturb less than images/s, its inverse. Start-up and a first picture are
-left out.
+Hands as the camera preset close-up frames them (hand box 60 to 90 % of the picture); panorama, lamps, skin and pose
+vary from picture to picture. Each part is a process of its own, pinned to one core; "core ms" is its processor time for
+each picture, which other programs on the machine disturb less than images/s, its inverse. Start-up and a first picture
+are left out.
 
 * sizes: pictures of `handaug render` from pose to bytes, each traced by itself.
 * relit: the same with K appearances of a pose in E rigs, against `--direct`.

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from handaug.render.scene import Appearance, Skin
 
-__all__ = ["SAMPLES", "SHARES_PASS", "SKIN_PASS", "Guide", "Traced", "assemble", "relight"]
+__all__ = ["SAMPLES", "SHARES_PASS", "SKIN_PASS", "Gathered", "Guide", "Traced", "assemble", "gather", "relight"]
 
 SKIN_PASS, SHARES_PASS = "skin", "shares"
 """Passes: how much of a pixel is skin; how much of it is red, palm and nail."""
@@ -62,33 +62,87 @@ class Traced:
     irradiance: Floats
     """(L, H, W, 3)."""
     gloss: Floats
-    """(L, H, W, 3), premultiplied by alpha."""
+    """(L, H, W, 3)."""
     albedo: Floats
-    """(H, W, 3) of the skin traced and of all else, premultiplied by alpha."""
+    """(H, W, 3) of the skin traced and of all else."""
     shares: Floats
-    """(H, W, 4) of the four paints of a skin; sums to how much of a pixel is skin."""
+    """(H, W, 4) of the four paints of a skin; sums to how much of what is seen is skin."""
     paints: Floats
     """(4, 3) of the skin traced."""
     alpha: Floats
+    """(H, W) how much of a pixel is covered; all else is of what covers it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """What is kept of Blender's passes for a rig, one set for the panorama, then one for each lamp."""
+
+    samples: int
+    """Per pixel, of all sets together."""
+    combined: Floats
+    """(H, W, 3) of the panorama alone, premultiplied by alpha."""
+    diffuse: Floats
+    """(L, H, W, 3) divided by albedo."""
+    gloss: Floats
+    """(L, H, W, 3) premultiplied by alpha."""
+    cover: Floats
+    """(L, H, W) alpha."""
+    albedo: Floats
+    """(H, W, 3) premultiplied by alpha, as all that follows, and a mean over all samples."""
+    shares: Floats
+    """(H, W, 3) red, palm, nail."""
+    skin: Floats
     """(H, W)."""
+    alpha: Floats
+    """(H, W)."""
+    normal: Floats
+    """(H, W, 3)."""
+    depth: Floats
+    """(H, W) metres."""
+
+
+def gather(passes: Sequence[Passes]) -> Gathered:
+    """Keep what is needed.
+
+    Args:
+        passes: One set for the panorama, then one for each lamp; each has its `SAMPLES`.
+    """
+    shine = [(p["Glossy Direct"] + p["Glossy Indirect"])[..., :3] * p["Glossy Color"][..., :3] for p in passes]
+    return Gathered(
+        samples=int(sum(p[SAMPLES][0] for p in passes)),
+        combined=passes[0]["Combined"][..., :3],
+        diffuse=np.stack([(p["Diffuse Direct"] + p["Diffuse Indirect"])[..., :3] for p in passes]),
+        gloss=np.stack(shine),
+        cover=np.stack([p["Combined"][..., 3] for p in passes]),
+        albedo=_mean(passes, "Diffuse Color")[..., :3],
+        shares=_mean(passes, SHARES_PASS)[..., :3],
+        skin=_mean(passes, SKIN_PASS)[..., 0],
+        alpha=_mean(passes, "Combined")[..., 3],
+        normal=_mean(passes, "Denoising Normal"),
+        depth=_mean(passes, "Denoising Depth")[..., 0],
+    )
 
 
 class Guide:
-    """Which pixels around a pixel see the same surface; found once for a pose.
+    """What the rigs of a pose have in common: the outline, and which pixels around a pixel see the same surface.
 
     Args:
-        passes: Of the pose, any trace.
+        gathered: Of all its rigs.
     """
 
-    def __init__(self, passes: Sequence[Passes]) -> None:
-        alpha = _mean(passes, "Combined")[..., 3]
-        normal = _mean(passes, "Denoising Normal")
+    def __init__(self, gathered: Sequence[Gathered]) -> None:
+        weights = np.array([g.samples for g in gathered], np.float32)
+        weights /= weights.sum()
+        alpha, normal, depth = (
+            sum(w * getattr(g, name) for w, g in zip(weights, gathered, strict=True))
+            for name in ("alpha", "normal", "depth")
+        )
+        self.alpha: Floats = np.clip(alpha, 0, 1)
         normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-3)
-        depth = _mean(passes, "Denoising Depth")[..., 0] / np.maximum(alpha, 1e-3)
-        self.depth: Floats = np.where(alpha > 0, depth, np.float32(1e3))
+        self.depth: Floats = np.where(alpha > 0, depth / np.maximum(alpha, 1e-3), np.float32(1e3))
         self._weights: list[tuple[int, int, Floats]] = []
-        for dy, dx, depth, other in _around(self.depth, normal):
-            unlike = ((other - normal) ** 2).sum(-1) / _NORMAL_SPREAD + ((depth - self.depth) / _DEPTH_SPREAD) ** 2
+        for dy, dx, near, other in _around(self.depth, normal):
+            unlike = ((other - normal) ** 2).sum(-1) / _NORMAL_SPREAD + ((near - self.depth) / _DEPTH_SPREAD) ** 2
             far = (dy**2 + dx**2) / (2 * _WIDTH**2)
             self._weights.append((dy, dx, np.exp(-np.minimum(unlike + far, 60)).astype(np.float32)))
 
@@ -114,46 +168,42 @@ class Guide:
 
 
 def assemble(
-    passes: Sequence[Passes], *, guide: Guide, denoise: Callable[[Floats], Floats], skin: Skin, pixel: float
+    gathered: Gathered, *, guide: Guide, denoise: Callable[[Floats], Floats], skin: Skin, pixel: float
 ) -> Traced:
-    """Make what `relight` needs from Blender's passes.
+    """Make what `relight` needs.
 
     Args:
-        passes: One set for the panorama, then one for each lamp.
+        gathered: Of one rig.
         guide: Of this pose.
         denoise: For the panorama's light.
         skin: As it was traced.
         pixel: Metres that a pixel spans on the hand.
     """
-    albedo = _mean(passes, "Diffuse Color")[..., :3]
-    alpha = np.clip(_mean(passes, "Combined")[..., 3], 0, 1)
-    cover = np.stack([p["Combined"][..., 3] for p in passes])
-    gloss = [(p["Glossy Direct"] + p["Glossy Indirect"])[..., :3] * p["Glossy Color"][..., :3] for p in passes]
-    diffuse = [(p["Diffuse Direct"] + p["Diffuse Indirect"])[..., :3] for p in passes]
-
-    clean = denoise(passes[0]["Combined"][..., :3])
-    shine, matt = _blur(np.stack([gloss[0], diffuse[0] * passes[0]["Diffuse Color"][..., :3]]))
-    share = np.where(albedo > _LEAST, np.clip(shine / np.maximum(shine + matt, 1e-6), 0, 1), 1)
-    diffuse[0] = clean * (1 - share) / np.maximum(albedo, _LEAST)
-    gloss[0] = clean * share
-    lights = np.concatenate([diffuse, np.stack(gloss) / np.maximum(cover, 1e-3)[..., None]], -1)
-    # The denoiser has smoothed outlines, which albedo and alpha keep: at the edge, light is taken from inside.
-    inside = alpha > 0.99
+    g, alpha = gathered, gathered.alpha[..., None]
+    clean = denoise(g.combined)
+    shine, matt = _blur(np.stack([g.gloss[0], g.diffuse[0] * g.albedo]))
+    share = np.where(g.albedo > _LEAST, np.clip(shine / np.maximum(shine + matt, 1e-6), 0, 1), 1)
+    own = np.maximum(g.cover[0, ..., None], 0.1)
+    lights = np.concatenate([g.diffuse, g.gloss / np.maximum(g.cover, 1e-3)[..., None]], -1)
+    lights[0] = np.concatenate([clean * (1 - share) / np.maximum(g.albedo, _LEAST), clean * share / own], -1)
+    # The denoiser smooths outlines too, and a pixel there may be seen by few samples: at the edge, all is taken from
+    # inside, and the outline itself from the samples of all rigs.
+    inside = g.alpha > 0.99
+    cover = g.cover.copy()
     denoised, cover[0] = lights[0], inside
     lights = guide.smooth(lights, cover)
     lights[0] = np.where(inside[..., None] | (lights[0].max(-1, keepdims=True) <= 0), denoised, lights[0])
-
-    shares = _mean(passes, SHARES_PASS)[..., :3]
-    skinned = np.clip(_mean(passes, SKIN_PASS), 0, 1)
-    spread = _spread(lights[..., :3], skinned[..., 0], guide.depth, skin.subsurface / pixel)
-    part = np.clip(skinned / np.maximum(alpha, _LEAST)[..., None], 0, 1)
+    surface = np.concatenate([g.albedo, g.shares, g.skin[..., None]], -1) / np.maximum(alpha, 1e-3)
+    surface = np.where(inside[..., None], surface, guide.smooth(surface[None], g.alpha[None])[0])
+    albedo, shares, skinned = surface[..., :3], surface[..., 3:6], np.clip(surface[..., 6:], 0, 1)
+    spread = _spread(lights[..., :3], skinned[..., 0] * guide.alpha, guide.depth, skin.subsurface / pixel)
     return Traced(
-        irradiance=part * spread + (1 - part) * lights[..., :3],
-        gloss=lights[..., 3:] * alpha[..., None],
+        irradiance=skinned * spread + (1 - skinned) * lights[..., :3],
+        gloss=lights[..., 3:],
         albedo=albedo,
         shares=np.concatenate([np.maximum(skinned - shares.sum(-1, keepdims=True), 0), shares], -1),
         paints=skin.paints.astype(np.float32),
-        alpha=alpha,
+        alpha=guide.alpha,
     )
 
 
@@ -168,11 +218,12 @@ def relight(traced: Traced, appearance: Appearance) -> Floats:
         np.float32,
     )
     before, after = traced.shares @ traced.paints, traced.shares @ appearance.skin.paints.astype(np.float32)
-    part = traced.shares.sum(-1, keepdims=True) / np.maximum(traced.alpha, _LEAST)[..., None]
-    albedo = traced.albedo * (1 + np.clip(part, 0, 1) * (after / np.maximum(before, _LEAST) - 1) * (before > _LEAST))
+    part = traced.shares.sum(-1, keepdims=True)
+    albedo = traced.albedo * (1 + part * (after / np.maximum(before, _LEAST) - 1) * (before > _LEAST))
     light = np.einsum("khwc,kc->hwc", traced.irradiance, strengths) * albedo
     light += np.einsum("khwc,kc->hwc", traced.gloss, strengths)
-    return np.concatenate([light, traced.alpha[..., None]], -1)
+    alpha = traced.alpha[..., None]
+    return np.concatenate([light * alpha, alpha], -1)
 
 
 def _mean(passes: Sequence[Passes], name: str) -> Floats:

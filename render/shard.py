@@ -6,7 +6,6 @@ Runs in a worker process. What it writes is a function of (config, shard number)
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,13 +154,12 @@ class ShardRenderer:
             yield self._session.render(scene, look.appearance, look.light, samples=self.config.samples, seed=seed)
 
     def _relit(self, scene: HandScene, worn: list[_Look], pose: int) -> Iterator[Floats]:
-        config = self.config
-        for number, looks in groupby(worn, lambda look: look.appearance.rig):
-            rig, light = self._rig(number)
-            seed = self._seed(pose, number, Factor.TRACES)
-            traced = self._session.trace(scene, rig, light, samples=TRACES[config.quality], seed=seed)
-            for look in looks:
-                yield relight(traced, look.appearance)
+        numbers = list(dict.fromkeys(look.appearance.rig for look in worn))
+        rigs = [(*self._rig(number), self._seed(pose, number, Factor.TRACES)) for number in numbers]
+        traced = self._session.trace(scene, rigs, samples=TRACES[self.config.quality])
+        found = dict(zip(numbers, traced, strict=True))
+        for look in worn:
+            yield relight(found[look.appearance.rig], look.appearance)
 
     def _seed(self, pose: int, number: int, factor: Factor) -> int:
         return int(generator(self.config.seed, Kind.IMAGE, pose, number, factor).integers(2**31 - 1))

@@ -54,7 +54,8 @@ def main(out: str) -> None:
     smooth, Guide.smooth = Guide.smooth, plain  # type: ignore[method-assign]
     thin = replace(rig, skin=replace(rig.skin, subsurface=1e-9))
     session._denoisers = {SIZE: lambda image: image.copy()}  # type: ignore[dict-item]
-    traced = session.trace(hand, thin, measure(rig, session.lighting(rig), 3), samples=(160, 64), seed=1)
+    light = measure(rig, session.lighting(rig), 3)
+    (traced,) = session.trace(hand, [(thin, light, 1)], samples=(160, 64))
     relit = [relight(traced, look) for look in looks]
     direct = []
     for look in looks:
@@ -63,11 +64,9 @@ def main(out: str) -> None:
 
     Guide.smooth = smooth  # type: ignore[method-assign]
     session._denoisers = {}
-    light = measure(rig, session.lighting(rig), 3)
     memory = []
     for k in range(60):
-        session._guide = None
-        session.trace(hand, rig, light, samples=(2, 1), seed=k)
+        session.trace(hand, [(rig, light, k)], samples=(2, 1))
         memory += [resident_mb()] if k in (19, 59) else []
     np.savez(out, relit=relit, direct=direct, shares=traced.shares, alpha=traced.alpha, memory=memory)
 

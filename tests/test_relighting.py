@@ -23,7 +23,7 @@ from handaug.data_specs.verify import verify_dataset
 from handaug.render.appearance import sample_appearance, sample_rig
 from handaug.render.config import LOOKS_OF_A_RIG, RenderConfig, split_of
 from handaug.render.job import render_dataset
-from handaug.render.relighting import Guide, Traced, relight
+from handaug.render.relighting import Gathered, Guide, Traced, relight
 from handaug.render.scene import Appearance
 
 Arrays = dict[str, NDArray[Any]]
@@ -111,19 +111,25 @@ def test_a_new_skin_changes_what_is_skin_in_proportion_and_leaves_gloss_alone() 
 
 
 def test_smoothing_stops_at_edges() -> None:
-    step = np.zeros((16, 16, 4), np.float32)
-    step[..., 3] = 1
     normal = np.zeros((16, 16, 3), np.float32)
     normal[:, :8, 0], normal[:, 8:, 1] = 1, 1
-    passes = {
-        "Combined": step,
-        "Denoising Normal": normal,
-        "Denoising Depth": np.ones((16, 16, 1), np.float32),
-        "samples": np.ones(1, np.float32),
-    }
+    one, three = np.ones((16, 16), np.float32), np.ones((16, 16, 3), np.float32)
+    seen = Gathered(
+        samples=1,
+        combined=three,
+        diffuse=three[None],
+        gloss=three[None],
+        cover=one[None],
+        albedo=three,
+        shares=three,
+        skin=one,
+        alpha=one,
+        normal=normal,
+        depth=one,
+    )
     values = np.random.default_rng(0).normal(0, 1, (1, 16, 16, 1)).astype(np.float32)
     values[:, :, 8:] += 100
-    found = Guide([passes]).smooth(values, np.ones((1, 16, 16), np.float32))[0, ..., 0]
+    found = Guide([seen]).smooth(values, np.ones((1, 16, 16), np.float32))[0, ..., 0]
     assert abs(found[:, :8].mean()) < 0.3 and abs(found[:, 8:].mean() - 100) < 0.3
     assert found[2:-2, 2:6].std() < 0.5
 

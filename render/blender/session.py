@@ -13,7 +13,7 @@ With persistent data Cycles ignores changes of its own settings (samples, seed) 
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMate
 from handaug.render.blender.things import Things
 from handaug.render.environment import Panorama, Surrounding, directions
 from handaug.render.lighting import Light
-from handaug.render.relighting import SAMPLES, Guide, Traced, assemble
+from handaug.render.relighting import SAMPLES, Gathered, Guide, Traced, assemble, gather
 from handaug.render.scene import Appearance, HandScene
 from handaug.render.surface import Surface
 
@@ -136,7 +136,6 @@ class BlenderSession:
         self._files = panorama_files(hdris)
         self._panoramas: OrderedDict[tuple[str, int], _Loaded] = OrderedDict()
         self._placed: HandScene | None = None
-        self._guide: Guide | None = None
         self._denoisers: dict[int, Denoiser] = {}
 
     @property
@@ -170,17 +169,28 @@ class BlenderSession:
         self._skin.wear(appearance.skin)
         return self.shoot(samples, seed)["Combined"]
 
-    def trace(self, hand: HandScene, rig: Appearance, light: Light, *, samples: tuple[int, int], seed: int) -> Traced:
-        """Draw the hand in each light of a rig alone.
+    def trace(
+        self, hand: HandScene, rigs: Sequence[tuple[Appearance, Light, int]], *, samples: tuple[int, int]
+    ) -> list[Traced]:
+        """Draw the hand in each light of each rig alone.
 
         Args:
             hand: Posed hand and camera.
-            rig: Panorama, lamps and skin.
-            light: Their strengths, as measured.
+            rigs: Panorama, lamps and skin of each; their strengths, as measured; seed of the path tracer.
             samples: Per pixel, for the panorama and for each lamp.
-            seed: Of the path tracer, 0..2^31-1.
         """
         self._place(hand)
+        gathered = [self._trace(hand, *rig, samples) for rig in rigs]
+        guide = Guide(gathered)
+        if hand.size not in self._denoisers:
+            self._denoisers = {hand.size: Denoiser(hand.size)}
+        denoise, pixel = self._denoisers[hand.size], hand.centre[2] / float(hand.intrinsics[0, 0])
+        return [
+            assemble(found, guide=guide, denoise=denoise, skin=rig.skin, pixel=pixel)
+            for found, (rig, _, _) in zip(gathered, rigs, strict=True)
+        ]
+
+    def _trace(self, hand: HandScene, rig: Appearance, light: Light, seed: int, samples: tuple[int, int]) -> Gathered:
         self._light(rig, light, hand.centre)
         self._skin.wear(rig.skin)
         watts = [lamp.data.energy for lamp in self._lamps]
@@ -192,12 +202,7 @@ class BlenderSession:
             spent = samples[min(number + 1, 1)]
             passes = self.shoot(spent, (seed + 1 + number) % (2**31 - 1), denoise=False)
             found.append({**passes, SAMPLES: np.array([spent], np.float32)})
-        if self._guide is None:
-            self._guide = Guide(found)
-        if hand.size not in self._denoisers:
-            self._denoisers = {hand.size: Denoiser(hand.size)}
-        pixel = hand.centre[2] / float(hand.intrinsics[0, 0])
-        return assemble(found, guide=self._guide, denoise=self._denoisers[hand.size], skin=rig.skin, pixel=pixel)
+        return gather(found)
 
     def shoot(self, samples: int, seed: int, *, denoise: bool = True) -> dict[str, Floats]:
         """Render the scene as it stands; returns each pass as (H, W, channels), first row up."""
@@ -215,7 +220,7 @@ class BlenderSession:
     def _place(self, hand: HandScene) -> None:
         if hand is self._placed:  # a mesh that was not touched is not sent to Cycles again: 5 ms
             return
-        self._placed, self._guide = hand, None
+        self._placed = hand
         aim_camera(self.scene, hand.intrinsics, hand.size)
         _pour(self.hand, hand.vertices, hand.left)
         if hand.other is not None:
