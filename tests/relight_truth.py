@@ -5,7 +5,7 @@ python relight_truth.py OUT.npz draws one hand with something in it, 32 px, many
 * `relit`, `direct` (3, H, W, 4): looks of one rig as sums of its lights, traced apart, and each rendered with all its
   lamps on at once. The material is the same (no subsurface), nothing is denoised or smoothed. The first look has a skin
   of its own, the others the skin that was traced; the third one lamp alone;
-* `shares` (H, W, 4), `alpha` (H, W): how much of a pixel is skin of each paint, and how much is anything;
+* `shares` (H, W, 4), `alpha` (H, W): how much of what is seen is skin of each paint, and how much is anything;
 * `memory` (2,): resident megabytes after 20 and after 60 traces.
 """
 
