@@ -130,7 +130,7 @@ def test_unreadable_or_absent_backgrounds_name_the_option(tmp_path: Path) -> Non
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 300), st.integers(1, 4), st.integers(12, 200), st.integers(0, 3))
+@given(st.integers(1, 300), st.integers(1, 3), st.integers(12, 200), st.integers(0, 3))
 def test_appearances_are_shared_out_fairly(poses: int, k: int, pool: int, seed: int) -> None:
     config = RenderConfig(poses=poses, appearances=k, appearance_pool=pool, seed=seed)
     seen: dict[int, Counter[int]] = {0: Counter(), 1: Counter(), 2: Counter()}
