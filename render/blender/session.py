@@ -28,6 +28,7 @@ from handaug.data_specs.errors import InputError, WorkError
 from handaug.render.backdrop import PANORAMA_SUFFIXES, image_files
 from handaug.render.blender.camera import add_camera, aim_camera, to_blender
 from handaug.render.blender.denoise import Denoiser
+from handaug.render.blender.device import use_gpu
 from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMaterial
 from handaug.render.blender.things import Things
 from handaug.render.environment import Panorama, Surrounding, directions
@@ -114,7 +115,7 @@ class BlenderSession:
             bpy.ops.wm.read_factory_settings(use_empty=True)
         self.scene = bpy.context.scene
         self._set_up_engine()
-        self.device = "CPU" if device == "cpu" else _use_gpu(self.scene, device, number)
+        self.device = "CPU" if device == "cpu" else use_gpu(self.scene, device, number)
         """Name of what it traces on."""
         layer = bpy.context.view_layer
         for name in (*passes, *(_SPLIT if relighting else ())):
@@ -315,26 +316,6 @@ class BlenderSession:
                 self._panoramas[key] = _Loaded(_as_image("{} {}".format(*key), coarse), coarse, coarse)
         self._panoramas.move_to_end(key)
         return self._panoramas[key]
-
-
-def _use_gpu(scene: Any, kind: str, number: int) -> str:
-    """Let Cycles trace on one GPU; returns its name. Without one it would fall back to the CPU and not say so."""
-    preferences = bpy.context.preferences.addons["cycles"].preferences
-    try:
-        preferences.compute_device_type = kind.upper()
-        preferences.refresh_devices()
-    except (TypeError, RuntimeError) as error:
-        raise InputError(f"--device {kind}: this Blender cannot use {kind} here, choose another device") from error
-    found = [device for device in preferences.devices if device.type == kind.upper()]
-    if not found:
-        raise InputError(f"--device {kind}: Blender finds no such GPU here, check its driver or give --device cpu")
-    chosen = found[number % len(found)]
-    for device in preferences.devices:
-        device.use = device is chosen or device == chosen
-    scene.cycles.device = "GPU"
-    if not chosen.use or not preferences.has_active_device():
-        raise InputError(f"--device {kind}: Blender does not take {chosen.name}, check its driver or give --device cpu")
-    return str(chosen.name)
 
 
 def _pour(hand: Any, points: Floats, left: bool) -> None:
