@@ -10,12 +10,16 @@ from handaug.data_specs.schema import FIELDS
 __all__ = ["content_checksum"]
 
 _BLOCK_BYTES = 8 << 20
+_BLOCK_ROWS = 1024
+"""HDF5 holds several kB for each chunk of a selection, and pixels are chunked by rows: many small images in one block
+would take hundreds of MB.
+"""
 
 
 def content_checksum(file: h5py.File) -> str:
     """SHA-256 over every field and the attributes that define the content.
 
-    Independent of chunking, compression and library version; reads in blocks of about 8 MiB.
+    Independent of chunking, compression and library version; reads in blocks of at most 1,024 rows or about 8 MiB.
 
     Args:
         file: An open file of schema 1.
@@ -31,7 +35,8 @@ def content_checksum(file: h5py.File) -> str:
             continue
         dataset = file[path]
         digest.update(f"{path} {dataset.dtype.str} {dataset.shape}\n".encode())
-        rows = max(1, _BLOCK_BYTES // max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))))
+        row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
+        rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // row_bytes))
         for start in range(0, dataset.shape[0], rows):
             digest.update(np.ascontiguousarray(dataset[start : start + rows]).tobytes())
     return digest.hexdigest()
