@@ -209,3 +209,13 @@ def test_two_workers_and_a_killed_run_make_the_same_file(relit: Arrays, tmp_path
 def test_a_pool_too_small_for_rigs_names_its_option() -> None:
     with pytest.raises(InputError, match="--appearance-pool 48 or more"):
         RenderConfig(appearances=8, appearance_pool=47)
+
+
+@pytest.mark.parametrize(("device", "named"), [("tpu", "choose one of cpu"), ("metal", "cannot use metal")])
+@needs_blender
+@pytest.mark.skipif(sys.platform == "darwin", reason="Metal may be there")
+def test_a_device_that_is_not_there_is_refused(device: str, named: str, tmp_path: Path) -> None:
+    """Cycles by itself would fall back to the CPU and say nothing."""
+    with pytest.raises(InputError, match=f"--device {device}.*{named}"):
+        render_dataset(RenderConfig(poses=8, size=16, device=device), tmp_path / "out.h5", workers=1)
+    assert not list(tmp_path.iterdir())
