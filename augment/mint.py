@@ -19,21 +19,15 @@ from handaug.augment.checker import Checkers, fingerprint, row_errors
 from handaug.augment.codes import CodeFile, blend_appearances, decode_levels, encode_block, encode_poses, padded
 from handaug.augment.pairing import Pairing
 from handaug.augment.rarity import appearance_rarity
+from handaug.augment.remix_config import PRIOR, RemixConfig, check_fits, open_sources
 from handaug.augment.sources import UNKNOWN, SourceTable, prior_sources, read_sources
 from handaug.data_specs.camera import flip_keypoints_2d
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import FIELDS, TRAIN
 from handaug.models.dvae.api import Dvae
 from handaug.models.methods import PoseAppearanceModel, load_run
 
-__all__ = ["PAIRS", "PRIOR", "Judged", "Mint", "RemixConfig", "check_fits", "open_sources"]
-
-PRIOR = "prior"
-"""The value of --appearances that stands for the disentangler's own prior."""
-
-PAIRS = ("random", "coverage", "interpolate")
-"""How pairs are chosen (--pairs)."""
+__all__ = ["Judged", "Mint"]
 
 _COPIED = (
     "keypoints_2d",
@@ -60,73 +54,6 @@ _POSE_FILE_BYTES = 1 << 30
 """Pose codes of all rows may take so much of the disk; larger ones are made by each shard for itself."""
 
 _Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class RemixConfig:
-    """What is minted from what."""
-
-    n: int
-    """Images kept in the end (--n)."""
-    poses: Path
-    """Dataset whose train split gives poses and labels (--poses)."""
-    disentangler: Path
-    """Folder of the disentangler (--checkpoint)."""
-    checker: Path
-    """Folder of the checker (--checker)."""
-    appearances: Path | str | None = None
-    """Dataset whose train split lends appearances, labelled or not, or `PRIOR` (--appearances); the poses' own by
-    default."""
-    max_label_error: float | None = None
-    """Threshold in pixels (--max-label-error); the checker's own by default."""
-    seed: int = 0
-    """Of the pairs (--seed)."""
-    pairs: str = "random"
-    """One of `PAIRS`: poses and appearances alike; rare ones more often; blends of two appearances (--pairs)."""
-    max_tries: int = 8
-    """Draws for each image wanted of a pose row before the rest of its quota goes to others."""
-
-    def __post_init__(self) -> None:
-        if self.n <= 0:
-            raise InputError(f"--n {self.n}: mint at least 1 image")
-        if self.max_label_error is not None and not self.max_label_error > 0:
-            raise InputError(f"--max-label-error {self.max_label_error}: give a distance above 0 pixels")
-        if self.pairs not in PAIRS:
-            raise InputError(f"--pairs {self.pairs}: choose one of {', '.join(PAIRS)}")
-
-    @property
-    def from_prior(self) -> bool:
-        """Whether appearances are drawn from the disentangler's prior."""
-        return self.appearances == PRIOR
-
-    @property
-    def lends(self) -> Path:
-        """The file that lends appearances; the poses' own where the prior does."""
-        return self.poses if self.appearances is None or self.from_prior else Path(self.appearances)
-
-
-def open_sources(config: RemixConfig) -> tuple[HandDataset, HandDataset]:
-    """Views of the rows that give poses and of those that lend appearances.
-
-    Raises:
-        InputError: A file is wrong, has no train rows, or the two differ in size or channels.
-    """
-    poses = HandDataset(config.poses, split="train")
-    lends = HandDataset(config.lends, split="train", unlabelled=True)
-    for path, data in ((config.poses, poses), (config.lends, lends)):
-        if not len(data):
-            raise InputError(f"{path}: has no rows in its train split; remix reads split 0 only")
-    check_fits(lends, poses.size, poses.channels, str(poses.path))
-    return poses, lends
-
-
-def check_fits(data: HandDataset, size: tuple[int, int], channels: int, what: str) -> None:
-    """Raise InputError unless a dataset has this size and these channels; `what` names who asks for them."""
-    if data.size != size or data.channels != channels:
-        raise InputError(
-            f"{data.path}: has {data.size[0]} x {data.size[1]} px with {data.channels} channels, {what} has "
-            f"{size[0]} x {size[1]} px with {channels}; give data of that size"
-        )
 
 
 @dataclass

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.augment.codes import ENCODE_ROWS, encode_block, encode_both, prior_block
-from handaug.augment.mint import Judged, Mint, RemixConfig
+from handaug.augment.mint import Judged, Mint
 from handaug.augment.parallel import one_thread
+from handaug.augment.remix_config import RemixConfig
 from handaug.augment.remix_plan import Example, ShardPlan, ShardState
 from handaug.augment.remix_report import Tones
 from handaug.data_specs.errors import WorkError

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from handaug.augment.codes import ENCODE_ROWS
-from handaug.augment.mint import Mint, RemixConfig
-from handaug.augment.remix import default_workers, remix
+from handaug.augment.mint import Mint
+from handaug.augment.remix import RemixConfig, default_workers, remix
 from handaug.augment.remix_plan import SHARD_IMAGES, ShardPlan
 from handaug.augment.remix_work import Job, adopt, encode_rows, rounds
 from handaug.data_specs.progress import SILENT, Advance
