@@ -35,6 +35,11 @@ _COLOURS = {
     "real+unchecked+albumentations": "#775533",
 }
 _BASELINE, _CANDIDATE = "real+albumentations", "real+minted+albumentations"
+_REFUSALS = {
+    "nearer_other_pose": "because the estimate was nearer to the pose of the image that lent the appearance",
+    "no_hand": "because no hand was seen",
+    "label_error": "for their label error",
+}
 _KINDS = ("visible", "hidden")
 _HISTOGRAM_ROWS = 200_000
 _SHOWN = 6
@@ -171,12 +176,11 @@ def _minted_labels(data: ReportData) -> str:
         _clean(axis)
     text = ""
     if report:
-        refused = report["rejected"]
+        # A file minted by an earlier version may count its refusals by other names.
+        refused = [f"{report['rejected'].get(key, 0):,} {why}" for key, why in _REFUSALS.items()]
         text = (
             f"<p>{report['kept']:,} of {report['tried']:,} minted images were kept ({report['kept_share']:.1%}). "
-            f"{refused['nearer_other_pose']:,} were refused because the estimate was nearer to the pose of the image "
-            f"that lent the appearance, {refused['no_hand']:,} because no hand was seen, {refused['label_error']:,} "
-            "for their label error.</p>"
+            f"Refused: {', '.join(refused)}.</p>"
         )
     return text + _embed(figure, "Histogram of label errors of the minted images, and the share kept by pose")
 
