@@ -216,7 +216,7 @@ def _check_disk(out: Path, n: int, data: HandDataset, more: int) -> None:
     need, free = int(2 * n * row) + more, shutil.disk_usage(place).free
     if need > free:
         raise InputError(
-            f"--n {n}: needs about {need / 1e9:.1f} GB in {out.parent}, {free / 1e9:.1f} GB are free; lower --n or "
+            f"--n {n}: needs about {need / 1e6:,.0f} MB in {out.parent}, {free / 1e6:,.0f} MB are free; lower --n or "
             "choose another disk"
         )
 

@@ -108,6 +108,8 @@ def _opened(config: RemixConfig, folder: Path, count: int) -> tuple[Mint, NDArra
     mint.open_codes(folder)
     job = Job(config, "cpu", folder)
     adopt(job, mint)
+    if mint.pose_codes is not None:
+        mint.pose_codes.missing()  # makes the file
     for flag, file in mint.codes.items():
         for start in file.missing():
             encode_rows(job, flag, start)
