@@ -540,7 +540,7 @@ def test_bad_input_is_refused_before_any_work(home: Path, tmp_path: Path, monkey
         remix(_config(home, checker=home / "disentangler"), out)
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match="GB"):
+    with pytest.raises(InputError, match="MB are free"):
         remix(_config(home), out)
     assert not list(tmp_path.glob("minted*"))
 
