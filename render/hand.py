@@ -173,7 +173,7 @@ class HandModel:
         stature = np.clip(0.5 + 0.09 * spread[2:4], 0, 1)  # height, proportions
         local = np.array([0.15, 0.25, 0.08, 0.2]) * spread[4:] + np.array([0.1, 0, -0.15, 0])
         gender = rng.uniform()
-        # With anny's own variety, breadth over length varies by 4 %, as measured on people (docs/rendering.md).
+        # With anny's own variety, breadth over length varies by 3.3 % among adults (docs/rendering.md).
         return np.array([gender, age, *body, *stature, *local, np.clip(0.36 * rng.normal(), -1, 1)])
 
     def rest(self, shape: NDArray[np.floating[Any]]) -> RestHand:
