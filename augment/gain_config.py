@@ -164,6 +164,11 @@ def open_data(config: GainConfig) -> GainData:
     ):
         if more is not None and not len(more):
             raise InputError(f"{more.path}: has no rows; {how}")
+    for more, flag, checked in ((data.minted, "--minted", True), (data.unchecked, "--unchecked", False)):
+        # Files of other makers do not say whether their labels were checked.
+        if more is not None and bool(more.attrs.get("label_checked", checked)) != checked:
+            how = "mint without --no-check" if checked else "mint with --no-check"
+            raise InputError(f"{flag} {more.path}: its labels were {'not ' * checked}checked; {how}")
     learned = [rows for rows in (data.minted, data.renders, data.unchecked) if rows is not None]
     for rows in (data.test, *learned):
         check_fits(rows, data.real)

@@ -138,6 +138,7 @@ class Mint:
             "seed": config.seed,
             "pairs": config.pairs,
             "max_label_error_px": self.threshold,
+            "check": config.check,
             "max_tries": config.max_tries,
             "poses": self.pose_data.checksum,
             "appearances": PRIOR if config.from_prior else self.appearance_data.checksum,
@@ -223,7 +224,10 @@ class Mint:
         if self.config.pairs == "interpolate":
             nearer |= self._distance_to(found, pose, second) < error
         blind = row_errors(found, empty, seen) < self.checkers.empty_px
-        keep = (error <= self.threshold) & ~nearer & ~blind
+        if self.config.check:
+            keep = (error <= self.threshold) & ~nearer & ~blind
+        else:
+            nearer, blind, keep = (np.full(len(pose), answer) for answer in (False, False, True))
         return Judged(images, error, error_max, nearer, blind, keep, second, weight)
 
     def mirrored(self, pose: NDArray[np.int64], appearance: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -204,6 +204,7 @@ def _attributes(mint: Mint) -> dict[str, Any]:
         "checker_fingerprint": mint.identity["checker"],
         "checker_data_checksum": str(mint.checkers.info["data_checksum"]),
         "label_error_threshold_px": mint.threshold,
+        "label_checked": mint.config.check,
     }
 
 

@@ -32,6 +32,8 @@ class RemixConfig:
     default."""
     max_label_error: float | None = None
     """Threshold in pixels (--max-label-error); the checker's own by default."""
+    check: bool = True
+    """Whether images that fail the label check are dropped; otherwise they are measured and kept (--no-check)."""
     seed: int = 0
     """Of the pairs (--seed)."""
     pairs: str = "random"

@@ -48,6 +48,11 @@ class RemixReport:
         if not f:
             return [f"{self.path}: complete"]
         refused = f["rejected"]
+        if not f.get("checked", True):
+            middle = f"label error: median {f['label_error_px']['50']:.2f} px"
+            return [
+                f"{self.path}: {f['kept']:,} images, kept whatever the label check says of them (--no-check); {middle}"
+            ]
         out = [
             f"{self.path}: {f['kept']:,} images kept of {f['tried']:,} minted ({f['kept_share']:.1%}); rejected "
             f"{refused['nearer_other_pose']:,} ({refused['nearer_other_pose'] / f['tried']:.1%}) as nearer to the pose "
@@ -159,6 +164,7 @@ def write_report(out: Path, mint: Mint, shards: Sequence[tuple[Path, Path]], tal
     tried, kept, nearer, blind = (int(getattr(tally, name).sum()) for name in ("tried", "kept", "nearer", "blind"))
     bins, bin_names = pose_bins(mint.pose_data)
     figures = {
+        "checked": mint.config.check,
         "kept": kept,
         "tried": tried,
         "kept_share": kept / tried,

@@ -71,6 +71,11 @@ __all__ = ["command", "train_what_is_missing"]
     show_default="90th percentile of the checker's error on images it never saw",
     help="Largest mean distance in pixels between the label and the checker's estimate.",
 )
+@click.option(
+    "--no-check",
+    is_flag=True,
+    help="Keep also what fails the label check, to measure what the check is worth (train-pose --unchecked).",
+)
 @seed_option
 @device_option
 @workers_option
@@ -92,6 +97,7 @@ def command(
     appearances: str | None,
     pairs: str,
     max_label_error: float | None,
+    no_check: bool,
     seed: int,
     device: str,
     workers: int | None,
@@ -109,6 +115,8 @@ def command(
         raise InputError(f"--n {n}: mint at least 1 image")
     if max_label_error is not None and not max_label_error > 0:
         raise InputError(f"--max-label-error {max_label_error}: give a distance above 0 pixels")
+    if no_check and max_label_error is not None:
+        raise InputError("--no-check and --max-label-error: give one of them")
     target = out or workspace.minted
     source = poses or workspace.renders
     if not source.exists():
@@ -126,6 +134,7 @@ def command(
         checker=checker or workspace.checker,
         appearances=appearances if appearances in (None, PRIOR) else Path(appearances),
         max_label_error=max_label_error,
+        check=not no_check,
         seed=seed,
         pairs=pairs,
     )

@@ -44,7 +44,7 @@ DEFAULT_ESTIMATOR = "compact"
     type=DATA_FILE,
     metavar="DATA",
     show_default="none",
-    help="Data minted without the label check (remix --max-label-error of a size that nothing exceeds).",
+    help="Data minted without the label check (remix --no-check).",
 )
 @click.option(
     "--arms",

@@ -5,6 +5,7 @@ run.
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from handaug.augment.bootstrap import ErrorSums, relative_gain
 from handaug.augment.budgets import parse_budgets, pose_order
 from handaug.augment.checker import CheckerConfig, Checkers
 from handaug.augment.gain import GainConfig, GainResult, measure_gain
+from handaug.augment.gain_config import open_data
 from handaug.augment.gain_runs import ARMS, Recipe, make_estimator, parse_further, train_run
 from handaug.augment.leaks import check_leaks, unknown_training
 from handaug.augment.transforms import TrainTransform
@@ -151,6 +153,20 @@ def _write_minted(path: Path, source: Path, **changed: Any) -> Path:
     ) as writer:
         writer.append(rows)
     return path
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_checked_and_unchecked_minted_rows_are_not_confused(tmp_path: Path, checked: bool) -> None:
+    real = write_toy(tmp_path / "real.h5", 24, size=32)
+    files = {True: _write_minted(tmp_path / "checked.h5", real), False: _write_minted(tmp_path / "all.h5", real)}
+    for says, path in files.items():
+        with h5py.File(path, "r+") as file:
+            file.attrs["label_checked"] = says
+    right = GainConfig(real, files[True], unchecked=files[False], arms="real+unchecked")
+    open_data(right)
+    wrong = replace(right, minted=files[False]) if checked else replace(right, unchecked=files[True])
+    with pytest.raises(InputError, match="--minted .*all.h5" if checked else "--unchecked .*checked.h5"):
+        open_data(wrong)
 
 
 def test_leaks_are_refused(tmp_path: Path) -> None:

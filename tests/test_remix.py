@@ -268,6 +268,14 @@ def test_too_few_kept_stops_early_and_says_so(home: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "minted.h5").exists()
 
 
+def test_without_the_check_everything_is_kept_and_the_file_says_so(home: Path, tmp_path: Path) -> None:
+    report = remix(_config(home, n=60, max_label_error=0.05, check=False), tmp_path / "all.h5")
+    assert report.figures["tried"] == report.figures["kept"] == 60 and "--no-check" in report.lines()[0]
+    data = HandDataset(tmp_path / "all.h5")
+    assert len(data) == 60 and not data.attrs["label_checked"]
+    assert data.read("provenance/label_error_px").min() > 0.05
+
+
 def test_report_counts_add_up(home: Path, minted: HandDataset) -> None:
     figures = json.loads((home / "minted.json").read_text())
     for title in ("by_pose", "by_side", "by_tone"):
