@@ -1,8 +1,10 @@
 """Label budgets: the experiment as it would have been with the labels of B poses.
 
 The poses of a budget are the first B of one seeded order, so smaller budgets lie inside larger ones. Below "all", the
-rows of these poses go to a file of their own, and disentangler, checker and minted data are made from that file
-alone. Validation and test rows stay the same at every budget: they choose and measure in all arms alike.
+rows of these poses go to a file of their own. Minted data that owe a label to the real data (poses, disentangler or
+checker) are then made afresh from that file alone. Minted data that owe them none, as with poses and models of renders
+and real images for their looks only, serve every budget as they are. Validation and test rows stay the same at every
+budget: they choose and measure in all arms alike.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.writer import DatasetWriter
 from handaug.models.methods import train_method
 
-__all__ = ["BudgetData", "make_budget_data", "parse_budgets", "pose_order"]
+__all__ = ["BudgetData", "make_budget_data", "owes_labels", "parse_budgets", "pose_order"]
 
 _ORDER = 61
 _BLOCK = 512
@@ -66,6 +68,13 @@ def pose_order(real: HandDataset, seed: int) -> tuple[NDArray[np.int64], int]:
     return rank[pose.reshape(-1)], total
 
 
+def owes_labels(minted: HandDataset, real: HandDataset) -> bool:
+    """Whether a label of `real` went into the minted data: as pose source, or into its disentangler or checker. A file
+    that does not say where these come from counts as owing."""
+    sources = ("pose_source_checksum", "disentangler_data_checksum", "checker_data_checksum")
+    return any(minted.attrs.get(name, real.checksum) in ("", real.checksum) for name in sources)
+
+
 def _write_subset(real: HandDataset, rows: NDArray[np.int64], out: Path, budget: int, seed: int) -> None:
     """Copy rows to a file of their own."""
     view = HandDataset(real.path, rows=rows)
@@ -106,7 +115,8 @@ def make_budget_data(
     Args:
         budget: Poses, None for all of them with the minted data as given.
         real: Train rows of the real data.
-        minted: Minted data of all labels; its images for each pose row set how many are minted at smaller budgets.
+        minted: Minted data of all labels, used at every budget where it owes `real` no label; otherwise its images for
+            each pose row set how many are minted at smaller budgets.
         folder: Of the experiment; a budget's files go to `folder/budget-B`.
         seed: Of the choice of poses and of everything trained.
         checker: Settings of the checkers.
@@ -128,6 +138,9 @@ def make_budget_data(
     rows = real.rows[rank < budget]
     subset = place / "real.h5"
     _write_subset(real, rows, subset, budget, seed)
+    if not owes_labels(minted, real):
+        progress.note(f"budget of {budget} poses: {minted.path} owes no label to {real.path} and serves as it is")
+        return BudgetData(str(budget), budget, HandDataset(subset), minted)
     progress.note(f"budget of {budget} poses: disentangler, checker and minted data from these {len(rows)} rows alone")
     train_method(subset, place / "disentangler", config=disentangle, seed=seed, device=device, progress=progress)
     settings = replace(checker, seed=seed)

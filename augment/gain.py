@@ -3,8 +3,8 @@
 Four arms, {real, real + minted} x {plain, albumentations}, differ in one thing each (`handaug.augment.gain_runs`);
 the headline compares minted + albumentations with albumentations alone on test rows that nothing has seen, opened
 once after all runs have ended. Further arms are measured beside them on demand. The interval comes from a bootstrap
-over seeds and test groups (`handaug.augment.bootstrap`). At a label budget of B poses, disentangler, checker and minted
-data are made from these B poses alone (`handaug.augment.budgets`).
+over seeds and test groups (`handaug.augment.bootstrap`). At a label budget of B poses, no other label of the real data
+is behind the minted ones (`handaug.augment.budgets`).
 """
 
 import json

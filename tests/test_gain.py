@@ -19,7 +19,7 @@ from toy import toy_arrays, write_toy
 
 from handaug.augment.batches import RowPool, training_batches
 from handaug.augment.bootstrap import ErrorSums, relative_gain
-from handaug.augment.budgets import parse_budgets, pose_order
+from handaug.augment.budgets import owes_labels, parse_budgets, pose_order
 from handaug.augment.checker import CheckerConfig, Checkers
 from handaug.augment.gain import GainConfig, GainResult, measure_gain
 from handaug.augment.gain_config import open_data
@@ -373,6 +373,27 @@ def test_a_small_budget_makes_everything_from_its_own_labels(tmp_path: Path, mon
     ):
         assert minted.attrs[attribute] == subset.checksum
     assert toy_arrays(20, size=32)["pose_id"].max() == 19
+
+
+def test_minted_data_that_owe_no_label_serve_every_budget(tmp_path: Path) -> None:
+    real = write_toy(tmp_path / "real.h5", 20, size=32)
+    renders = HandDataset(write_toy(tmp_path / "renders.h5", 20, size=32, seed=9))
+    path = _write_minted(tmp_path / "minted.h5", renders.path)
+    sources = {"pose_source_checksum", "disentangler_data_checksum", "checker_data_checksum"}
+    for owing in (*sources, None):
+        minted = HandDataset(path)
+        minted.attrs |= dict.fromkeys(sources - {owing}, renders.checksum)
+        if owing:
+            minted.attrs[owing] = HandDataset(real).checksum
+        assert owes_labels(minted, HandDataset(real)) is bool(owing)
+    assert owes_labels(HandDataset(path), HandDataset(real)), "does not say what its models were trained on"
+    with h5py.File(path, "r+") as file:
+        file.attrs.update(dict.fromkeys(sources, renders.checksum))
+    figures = measure_gain(
+        _config(tmp_path, label_budgets="6,all", seeds=1, steps=2), tmp_path / "pose", workers=1
+    ).figures
+    assert [point["minted_rows"] for point in figures["curve"]] == [len(HandDataset(path))] * 2
+    assert [entry.name for entry in (tmp_path / "pose" / "budget-000006").iterdir()] == ["real.h5"]
 
 
 def test_further_arms_are_named_with_or_without_albumentations() -> None:
