@@ -71,6 +71,13 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
 @click.option("--clothing", metavar="MIX", default="bare", help="Weights of bare, sleeve, glove, both.")
 @click.option("--jewellery", metavar="MIX", default="none", help="Weights of none, ring, watch, both.")
 @click.option(
+    "--surfaces",
+    metavar="MIX",
+    default="none",
+    help="Weights of none, plain, wood, cloth, tiles, stone: what the hand lies on or hovers over. Other than none "
+    "alone: as with --direct.",
+)
+@click.option(
     "--environments",
     metavar="MIX",
     default="photo",

@@ -23,6 +23,7 @@ from handaug.render.environment import ENVIRONMENTS
 from handaug.render.mix import mix_text, parse_mix
 from handaug.render.pose_prior import KINDS
 from handaug.render.seeds import Kind, generator
+from handaug.render.tabletop import SURFACES
 from handaug.render.viewpoint import CAMERAS
 from handaug.render.wear import CLOTHING, JEWELLERY
 
@@ -61,6 +62,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "occluder_kinds": ("none", "held", "front", "hand"),
     "clothing": CLOTHING,
     "jewellery": JEWELLERY,
+    "surfaces": SURFACES,
     "pose_kinds": tuple(KINDS),
     "camera": tuple(CAMERAS),
     "environments": ENVIRONMENTS,
@@ -110,6 +112,8 @@ class RenderConfig:
     """Weights of `bare` and `sleeve`."""
     jewellery: str = "none"
     """Weights of `none`, `ring`, `watch`, `both`."""
+    surfaces: str = "none"
+    """Weights of what the hand lies on or hovers over."""
     pose_kinds: str = mix_text(KINDS)
     """Weights of the kinds of pose."""
     camera: str = "uniform"
@@ -194,8 +198,9 @@ class RenderConfig:
 
     @property
     def relit(self) -> bool:
-        """Whether the rigs of a pose are traced, and not its appearances."""
-        return self.rigs > 0 and not self.direct
+        """Whether the rigs of a pose are traced, and not its appearances. Never with surfaces: one path for each lamp
+        is clean on skin, where a mean over neighbours helps, and not on a shadow's edge or before another colour."""
+        return self.rigs > 0 and not self.direct and set(self.weights("surfaces")) == {"none"}
 
     @property
     def n_channels(self) -> int:

@@ -11,7 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ENVIRONMENTS", "Panorama", "Room", "Sky", "Surrounding", "directions", "look_up", "make_surrounding"]
+__all__ = [
+    "ENVIRONMENTS",
+    "Noise",
+    "Panorama",
+    "Room",
+    "Sky",
+    "Surrounding",
+    "directions",
+    "look_up",
+    "make_surrounding",
+    "muted",
+]
 
 ENVIRONMENTS = ("photo", "room", "sky")
 """What may surround a hand: a panorama from a file, or one made here."""
@@ -71,7 +82,7 @@ def make_surrounding(rng: np.random.Generator, kind: str) -> "Room | Sky":
     return Room(rng) if kind == "room" else Sky(rng)
 
 
-class _Noise:
+class Noise:
     """Smooth noise of three octaves: sums of cosines in random directions, about -1..1.
 
     In single precision: cosines of doubles took a third of the time in which a look of a room or a sky is made.
@@ -87,7 +98,7 @@ class _Noise:
         return np.asarray(np.cos(points.astype(np.float32) @ self._waves.T + self._phase) @ self._weight, np.float64)
 
 
-def _muted(rng: np.random.Generator, low: float, high: float, saturation: float) -> Floats:
+def muted(rng: np.random.Generator, low: float, high: float, saturation: float) -> Floats:
     """A colour of walls and furniture."""
     hue = rng.uniform()
     wheel = np.clip(np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
@@ -113,10 +124,10 @@ class Room:
     def __init__(self, rng: np.random.Generator) -> None:
         self.half = np.array([*rng.uniform(1.6, 4.0, 2), rng.uniform(1.2, 1.6)])
         self.eye = np.array([*(rng.uniform(-0.6, 0.6, 2) * self.half[:2]), rng.uniform(-0.4, 0.4)])
-        wall = _muted(rng, 0.25, 0.75, 0.25)
-        self.colours = np.array([wall] * 4 + [_muted(rng, 0.08, 0.4, 0.5), np.full(3, rng.uniform(0.6, 0.85))])
+        wall = muted(rng, 0.25, 0.75, 0.25)
+        self.colours = np.array([wall] * 4 + [muted(rng, 0.08, 0.4, 0.5), np.full(3, rng.uniform(0.6, 0.85))])
         if rng.uniform() < 0.4:
-            self.colours[int(rng.integers(4))] = _muted(rng, 0.1, 0.5, 0.6)
+            self.colours[int(rng.integers(4))] = muted(rng, 0.1, 0.5, 0.6)
         night = rng.uniform() < 0.25
         self.panels = self._hang(rng, night)
         self.lamp = np.array([*(rng.uniform(-0.5, 0.5, 2) * self.half[:2]), rng.uniform(0.1, 0.35)])
@@ -130,11 +141,11 @@ class Room:
             spot[k, side[k] // 2] = (1 if side[k] % 2 else -1) * (self.half[side[k] // 2] - size[k, side[k] // 2])
         spot[:, 2] = size[:, 2] - self.half[2]
         self.low, self.high = spot - size, spot + size
-        self.furniture = np.array([_muted(rng, 0.04, 0.6, 0.7) for _ in range(boxes)])
+        self.furniture = np.array([muted(rng, 0.04, 0.6, 0.7) for _ in range(boxes)])
         self.ambient = float(rng.uniform(0.25, 0.6))
         self.planks = float(rng.uniform(0.08, 0.6))
-        self._noise = _Noise(rng, float(rng.uniform(0.4, 2.0)))
-        self._grain = _Noise(rng, 0.12)
+        self._noise = Noise(rng, float(rng.uniform(0.4, 2.0)))
+        self._grain = Noise(rng, 0.12)
 
     def _hang(self, rng: np.random.Generator, night: bool) -> list[_Panel]:
         found = []
@@ -150,11 +161,11 @@ class Room:
                 found.append(_Panel(wall, low, high, sky, light, int(rng.integers(1, 4))))
             elif kind == "door":
                 low, high = np.array([middle - 0.45, -self.half[2]]), np.array([middle + 0.45, 0.75])
-                found.append(_Panel(wall, low, high, _muted(rng, 0.1, 0.6, 0.4), 0.0, 0))
+                found.append(_Panel(wall, low, high, muted(rng, 0.1, 0.6, 0.4), 0.0, 0))
             elif kind == "pictures":
                 for _ in range(int(rng.integers(1, 5))):
                     at, size = rng.uniform([-0.85 * across, -0.3], [0.85 * across, 0.7]), rng.uniform(0.1, 0.4, 2)
-                    found.append(_Panel(wall, at - size, at + size, _muted(rng, 0.03, 0.7, 0.9), 0.0, 0))
+                    found.append(_Panel(wall, at - size, at + size, muted(rng, 0.03, 0.7, 0.9), 0.0, 0))
         return found
 
     def radiance(self, d: Floats) -> Floats:
@@ -252,11 +263,11 @@ class Sky:
         ground = [green, np.array([0.2, 0.17, 0.13]), np.full(3, 0.16), np.array([0.35, 0.3, 0.2])]
         self.ground = ground[int(rng.integers(4))] * rng.uniform(0.6, 1.5)
         self.built = bool(rng.uniform() < 0.45)
-        self.edge = _muted(rng, 0.08, 0.5, 0.3) if self.built else green * rng.uniform(0.4, 1.2)
+        self.edge = muted(rng, 0.08, 0.5, 0.3) if self.built else green * rng.uniform(0.4, 1.2)
         count = 60
         self.steps = rng.uniform(0.02, 0.45 if self.built else 0.12, count) ** (1.5 if self.built else 1.0)
         self.paint = np.clip(self.edge * np.exp(rng.normal(0, 0.35, (count, 1))), 0.01, 0.9)
-        self._clouds, self._rough, self._leaves = _Noise(rng, 1.2), _Noise(rng, 1.5), _Noise(rng, 0.05)
+        self._clouds, self._rough, self._leaves = Noise(rng, 1.2), Noise(rng, 1.5), Noise(rng, 0.05)
 
     def radiance(self, d: Floats) -> Floats:
         """Sky above the skyline, ground below the horizon."""

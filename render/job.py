@@ -45,6 +45,7 @@ _NAMES = {
             "object": list(PROPS),
             "clothing": CHOICES["clothing"],
             "jewellery": CHOICES["jewellery"],
+            "surface": CHOICES["surfaces"],
         }
     ),
 }

@@ -33,6 +33,7 @@ from handaug.render.props import PROPS, Prop
 from handaug.render.scene import HandScene, OtherHand, Thing
 from handaug.render.second_hand import Obstacle, place_beside
 from handaug.render.seeds import Factor, Kind, generator, identity
+from handaug.render.tabletop import lay_behind
 from handaug.render.viewpoint import CAMERAS, NEAREST, place_hand, to_camera
 from handaug.render.wear import glove, ring, sleeve, watch
 
@@ -42,7 +43,7 @@ Rows = dict[str, NDArray[Any]]
 
 POSE_FACTORS = (
     "pose_kind", "draws", "camera", "field_of_view", "azimuth", "elevation", "tilt", "fill", "occluder", "object",
-    "clothing", "jewellery",
+    "clothing", "jewellery", "surface",
 )  # fmt: skip
 """Names of the entries of the field `pose_factors`. Kinds are positions in their tables (`config.CHOICES`,
 `props.PROPS`; object -1: none), angles degrees. Azimuth and elevation: where the camera stands about the right (or
@@ -165,8 +166,23 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
         there = row.posed.factors["object"] >= 0 or (placed == "hand" and row.scene.other is not None)
         row.posed.factors["occluder"] = CHOICES["occluder_kinds"].index(placed) if there else 0
         row.posed.factors["camera"] = CHOICES["camera"].index(preset)
+    scene = _on_surface(config, rng(Factor.SURFACE), rows)
     labels = [_labels(config, model, shape, pose, row, number) for number, row in enumerate(rows)]
-    return LabelledHand(rows[0].scene, *labels)
+    return LabelledHand(scene, *labels)
+
+
+def _on_surface(config: RenderConfig, rng: np.random.Generator, rows: list[_Row]) -> HandScene:
+    """The scene of a picture with the surface that was drawn for it, if any."""
+    scene, kind = rows[0].scene, _choose(rng, config, "surfaces")
+    for row in rows:
+        row.posed.factors["surface"] = CHOICES["surfaces"].index(kind)
+    if kind == "none":
+        return scene
+    solid = [scene.vertices, *(thing.vertices for thing in scene.things)]
+    solid += [] if scene.other is None else [scene.other.vertices]
+    joints = np.concatenate([row.posed.hand.joints for row in rows])
+    near, before = joints.astype(np.float64), np.concatenate(solid).astype(np.float64)
+    return replace(scene, surface=lay_behind(rng, kind, near, before))
 
 
 def _labels(config: RenderConfig, model: HandModel, shape: NDArray[Any], pose: int, row: _Row, number: int) -> Rows:

@@ -204,6 +204,8 @@ class HandScene:
     """What else is there, in the camera's frame."""
     other: "OtherHand | None" = None
     """The other hand, where both are in the frame."""
+    surface: Thing | None = None
+    """What it lies on or hovers over, behind all else; no label knows of it."""
 
 
 @dataclass(frozen=True, eq=False)

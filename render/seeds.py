@@ -43,6 +43,7 @@ class Factor(IntEnum):
     SKIN_DETAIL = 16
     ROUGHNESS = 17
     GLOVE = 18
+    SURFACE = 19
     NOISE = 20
     SAMPLES = 21
     TRACES = 22

@@ -6,7 +6,14 @@ from handaug.render.config import RenderConfig
 
 __all__ = ["FULL"]
 
-_COMMON: dict[str, Any] = {"poses": 8, "size": 64, "jewellery": "both", "occluders": True, "depth": True}
+_COMMON: dict[str, Any] = {
+    "poses": 8,
+    "size": 64,
+    "jewellery": "both",
+    "occluders": True,
+    "depth": True,
+    "surfaces": "wood",
+}
 
 FULL = (
     RenderConfig(**_COMMON, seed=11, hands="two", clothing="both", occluder_kinds="front"),
@@ -14,4 +21,4 @@ FULL = (
     RenderConfig(**_COMMON, seed=5, hands="left", clothing="sleeve", occluder_kinds="hand"),
 )
 """Two hands with gloves, sleeves, jewellery and something before them; a gloved hand that holds something; a left hand
-behind a right one."""
+behind a right one; all before a surface."""

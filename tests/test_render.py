@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,23 @@ def test_backgrounds_stand_behind_the_hand(tmp_path: Path) -> None:
     for image, mask in zip(found["images"], found["mask"], strict=True):
         wall = image[distance_transform_edt(mask == 0) > 3].mean(0)
         assert wall[1] > 1.5 * wall[0] and wall[1] > 1.5 * wall[2]
+
+
+def test_a_surface_changes_pictures_and_no_label(tmp_path: Path) -> None:
+    config = RenderConfig(poses=8, size=32, quality="draft", depth=True, parts=True, appearances=4, direct=True)
+    bare = read(render_dataset(config, tmp_path / "bare.h5", workers=1))
+    lain = replace(config, surfaces="plain=1,wood=1,cloth=1,tiles=1,stone=1", direct=False)
+    assert not lain.relit
+    found = read(render_dataset(lain, tmp_path / "lain.h5", workers=1))
+    assert verify_dataset(tmp_path / "lain.h5") == []
+    for name in bare.keys() - {"images", "pose_factors"}:
+        np.testing.assert_array_equal(bare[name], found[name], err_msg=name)
+    behind = (bare["mask"] == 0)[..., None]
+    assert (bare["images"] != found["images"])[behind].mean() > 0.5
+    # Light is metered as if nothing were there: on the hand it stays much the same.
+    inside = np.stack([distance_transform_edt(mask > 0) > 2 for mask in bare["mask"]])[..., None]
+    ratio = found["images"][inside].mean() / bare["images"][inside].mean()
+    assert 0.9 < ratio < 1.25
 
 
 def test_pairs_of_two_dressed_hands_share_everything_but_their_looks(tmp_path: Path) -> None:

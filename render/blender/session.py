@@ -131,7 +131,7 @@ class BlenderSession:
         self.hand = self._add_hand("hand")
         self.hand.pass_index = 1
         self._second: Any = None
-        self._things = Things(self.scene)
+        self._things, self._behind = Things(self.scene), Things(self.scene, behind=True)
         self._lamps = [self._add_lamp(k) for k in range(_LAMPS)]
         self._add_world()
         self._files = panorama_files(hdris)
@@ -232,6 +232,7 @@ class BlenderSession:
         if self._second is not None:
             self._second.hide_render = hand.other is None
         self._things.place(hand.things)
+        self._behind.place(() if hand.surface is None else (hand.surface,))
 
     def _light(self, appearance: Appearance, light: Light, centre: tuple[float, float, float]) -> None:
         self._environment.image = self._panorama(appearance).image

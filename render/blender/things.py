@@ -14,10 +14,16 @@ _PAINT = "paint"
 
 
 class Things:
-    """The meshes of the scene that are not the hand's. Their materials are made once, one for each place."""
+    """The meshes of the scene that are not the hand's. Their materials are made once, one for each place.
 
-    def __init__(self, scene: Any) -> None:
-        self._scene = scene
+    Args:
+        scene: Where to put them.
+        behind: Whether they are what the hand lies on. Such a surface casts no shadow, since light that is metered as
+            if nothing were there must reach the hand through it, and its object index is that of nothing, 0.
+    """
+
+    def __init__(self, scene: Any, *, behind: bool = False) -> None:
+        self._scene, self._behind = scene, behind
         self._objects: list[Any] = []
         self._shown: tuple[Thing, ...] = ()
 
@@ -42,7 +48,8 @@ class Things:
         link(paint.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
         holder = bpy.data.objects.new(f"thing{k}", bpy.data.meshes.new(f"thing{k}"))
         holder.data.materials.append(material)
-        holder.pass_index = 2 + k
+        holder.pass_index = 0 if self._behind else 2 + k
+        holder.visible_shadow = not self._behind
         self._scene.collection.objects.link(holder)
         return holder
 
