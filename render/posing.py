@@ -176,13 +176,8 @@ def _on_surface(config: RenderConfig, rng: np.random.Generator, rows: list[_Row]
     scene, kind = rows[0].scene, _choose(rng, config, "surfaces")
     for row in rows:
         row.posed.factors["surface"] = CHOICES["surfaces"].index(kind)
-    if kind == "none":
-        return scene
-    solid = [scene.vertices, *(thing.vertices for thing in scene.things)]
-    solid += [] if scene.other is None else [scene.other.vertices]
-    joints = np.concatenate([row.posed.hand.joints for row in rows])
-    near, before = joints.astype(np.float64), np.concatenate(solid).astype(np.float64)
-    return replace(scene, surface=lay_behind(rng, kind, near, before))
+    joints = np.concatenate([row.posed.hand.joints for row in rows]).astype(np.float64)
+    return scene if kind == "none" else replace(scene, surface=lay_behind(rng, kind, joints, scene.solid))
 
 
 def _labels(config: RenderConfig, model: HandModel, shape: NDArray[Any], pose: int, row: _Row, number: int) -> Rows:

@@ -207,6 +207,12 @@ class HandScene:
     surface: Thing | None = None
     """What it lies on or hovers over, behind all else; no label knows of it."""
 
+    @property
+    def solid(self) -> NDArray[np.float64]:
+        """(P, 3) vertices of everything but the surface."""
+        other = () if self.other is None else (self.other.vertices,)
+        return np.concatenate([self.vertices, *(t.vertices for t in self.things), *other]).astype(np.float64)
+
 
 @dataclass(frozen=True, eq=False)
 class OtherHand:
