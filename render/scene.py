@@ -211,7 +211,7 @@ class HandScene:
     def solid(self) -> NDArray[np.float64]:
         """(P, 3) vertices of everything but the surface."""
         other = () if self.other is None else (self.other.vertices,)
-        return np.concatenate([self.vertices, *(t.vertices for t in self.things), *other]).astype(np.float64)
+        return np.asarray(np.concatenate([self.vertices, *(t.vertices for t in self.things), *other]), np.float64)
 
 
 @dataclass(frozen=True, eq=False)
