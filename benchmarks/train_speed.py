@@ -1,0 +1,170 @@
+"""Training speed: samples/s of every disentangler and estimator, and the share of the device's peak that they reach.
+
+    python benchmarks/train_speed.py RENDERS [--methods handaug,self,dvae,dvae-pose] [--estimators compact,unet,...]
+        [--steps 12] [--batch-size B] [--precisions 32-true,bf16-mixed] [--device cpu] [--threads 1]
+
+Each trains for a few steps with its defaults for the device, data resident as in a real run. The time of a step is the
+median over the last half of them; its floating-point operations, forward and backward, are counted by PyTorch over the
+same code. The peak is that of a large matrix product in the same precision in the same run: nothing in a network can be
+faster, so `of peak` says how much of the hardware a step uses. "loading" is what batches cost, transforms included, as
+a share of a step of an estimator (on a GPU they are made beside it).
+
+What is not counted: validation, pictures, saving. Networks take channels_last images as they do in training.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from handaug.augment.batches import RowPool, training_batches
+from handaug.augment.gain_config import default_training
+from handaug.augment.transforms import TrainTransform
+from handaug.data_specs.progress import Advance
+from handaug.data_specs.reader import HandDataset
+from handaug.models.estimators import build_estimator
+from handaug.models.fit import fit_estimator
+from handaug.models.methods import METHODS, resolve
+
+_COUNTED_STEPS = 4
+_SIDE = {"cpu": 2048, "cuda": 8192}
+
+
+class Watch:
+    """A `Progress` that notes what stands on a counter whenever a step ends."""
+
+    def __init__(self, device: str, counter: FlopCounterMode | None = None) -> None:
+        self.device, self.counter, self.marks = device, counter, [0.0]
+
+    @contextmanager
+    def task(self, label: str, total: int, unit: str) -> Iterator[Advance]:
+        def advance(n: int) -> None:
+            if unit == "steps" and n:
+                self.marks.append(self._reading())
+
+        self.marks = [self._reading()]
+        yield advance
+
+    def note(self, text: str) -> None:
+        pass
+
+    def _reading(self) -> float:
+        if self.counter is not None:
+            return float(self.counter.get_total_flops())
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @property
+    def step(self) -> float:
+        """Median of the steps' last half, without the final one, which validates."""
+        each = np.diff(self.marks)[:-1]
+        return float(np.median(each[len(each) // 2 :]))
+
+
+def peak(device: str, precision: str) -> float:
+    """FLOP/s of a large square matrix product, the best of five."""
+    kind = "cpu" if device == "cpu" else "cuda"
+    side = _SIDE[kind]
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        a @ b
+        if kind == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def of_method(name: str, data: Path, precision: str, options: argparse.Namespace) -> tuple[int, float, float]:
+    """Batch size, seconds and operations of a step of a disentangler."""
+    train = HandDataset(data, split="train")
+    settings = resolve(METHODS[name].default_config)(name, len(train), train.size, options.device)
+    settings = dataclasses.replace(settings, precision=precision)
+    if options.batch_size:
+        settings = dataclasses.replace(settings, batch_size=options.batch_size)
+    found = []
+    for steps, counting in ((options.steps, False), (_COUNTED_STEPS, True)):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            FlopCounterMode(display=False) if counting else nullcontext() as c,
+        ):
+            watch = Watch(options.device, c)
+            short = dataclasses.replace(settings, steps=steps, validate_every=steps)
+            resolve(METHODS[name].train)(data, Path(folder) / "run", short, device=options.device, progress=watch)
+            found.append(watch.step)
+    return settings.batch_size, found[0], found[1]
+
+
+def of_estimator(name: str, data: Path, precision: str, options: argparse.Namespace) -> tuple[int, float, float, float]:
+    """Batch size, seconds and operations of a step of an estimator, and seconds to make its batch."""
+    pool = RowPool([HandDataset(data, split="train")], spatial=name.endswith("-3d"))
+    size = options.batch_size or default_training(options.device)["batch_size"]
+    batches = training_batches(pool, batch_size=size, seed=0, transform=TrainTransform(flips=True))
+    started = time.perf_counter()
+    made = [next(batches) for _ in range(options.steps)]
+    loading = (time.perf_counter() - started) / options.steps
+    found = []
+    for steps, counting in ((options.steps, False), (_COUNTED_STEPS, True)):
+        with FlopCounterMode(display=False) if counting else nullcontext() as counter:
+            watch = Watch(options.device, counter)
+            estimator = build_estimator(name, size=pool.size, channels=pool.channels)
+            fit_estimator(
+                estimator,
+                made[:steps],
+                steps=steps,
+                checkpoints=1,
+                validate=None,
+                device=options.device,
+                precision=precision,
+                progress=watch,
+            )
+            found.append(watch.step)
+    return size, found[0], found[1], loading
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("renders", type=Path)
+    parser.add_argument("--methods", default="handaug,self,dvae,dvae-pose")
+    parser.add_argument("--estimators", default="compact,unet,heatmap,simcc,resnet18")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch-size", type=int, help="of all; each one's default for the device if not given")
+    parser.add_argument("--precisions", default="32-true,bf16-mixed")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print("| network | precision | batch | ms a step | samples/s | GFLOP a sample | GFLOP/s | of peak | loading |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for precision in options.precisions.split(","):
+        limit = peak(options.device, precision)
+        print(f"| matrix product | {precision} | | | | | {limit / 1e9:,.0f} | 100 % | |", flush=True)
+        for name in (word for word in options.methods.split(",") if word):
+            size, seconds, work = of_method(name, options.renders, precision, options)
+            show(name, precision, size, seconds, work, limit, "")
+        for name in (word for word in options.estimators.split(",") if word):
+            size, seconds, work, loading = of_estimator(name, options.renders, precision, options)
+            show(name, precision, size, seconds, work, limit, f"{100 * loading / (loading + seconds):.0f} %")
+
+
+def show(name: str, precision: str, size: int, seconds: float, work: float, limit: float, loading: str) -> None:
+    """Print a line of the table."""
+    print(
+        f"| {name} | {precision} | {size} | {1e3 * seconds:,.1f} | {size / seconds:,.0f} | {work / size / 1e9:.3f} "
+        f"| {work / seconds / 1e9:,.1f} | {100 * work / seconds / limit:.0f} % | {loading} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
