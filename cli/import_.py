@@ -71,9 +71,10 @@ def command(
 ) -> None:
     """Import the dataset that lies in SRC to OUT, the workspace's FORMAT.h5 by default.
 
-    FORMAT is one of rhd, stb, freihand, interhand, ho3d, dexycb, coco-wholebody, onehand10k, panoptic, umetrack and
-    coco (any COCO keypoints JSON that names the 21 joints). Joints are mapped by name, units become metres, axes
-    OpenCV's; labels and intrinsics follow the crop. An import that was stopped goes on with the same command.
+    FORMAT is one of rhd, stb, freihand, interhand, ho3d, dexycb, coco-wholebody, onehand10k, panoptic, umetrack, coco
+    (any COCO keypoints JSON that names the 21 joints) and frames (a folder of pictures without labels). Joints are
+    mapped by name, units become metres, axes OpenCV's; labels and intrinsics follow the crop. An import that was
+    stopped goes on with the same command.
     """
     from handaug.data_specs.importers.options import ImportOptions
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from layouts import flat, threed
-from layouts.hands import LEFT, RIGHT, Truth, joints_seen, uncovered
+from layouts.hands import LEFT, RIGHT, Truth, joints_seen, save, uncovered
 from numpy.typing import NDArray
 
 from handaug.data_specs.importers.job import import_dataset
@@ -52,7 +52,23 @@ def same_partition(ids: NDArray[Any], names: list[str]) -> bool:
 
 
 def test_every_format_has_a_fixture() -> None:
-    assert set(WRITERS) | {"umetrack"} == set(FORMATS)
+    assert set(WRITERS) | {"umetrack", "frames"} == set(FORMATS)
+
+
+def test_frames_are_taken_whole_or_from_their_middle_and_nothing_is_labelled(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = {name: rng.integers(0, 256, (40, 60, 3), np.uint8) for name in ("b/2.png", "a/1.PNG", "b/10.png")}
+    for name, pixels in pictures.items():
+        save(tmp_path / "rec" / name, pixels)
+    (tmp_path / "rec" / "notes.txt").write_text("not a picture")
+    whole = imported("frames", tmp_path / "rec", tmp_path / "whole.h5", crop="none", channels="rgb")
+    stored = [pictures[name] for name in sorted(pictures)]
+    np.testing.assert_array_equal(whole.read("images")[..., ::-1], np.array(stored))
+    assert not whole.read("visibility").any() and np.isnan(whole.read("keypoints_2d")).all()
+    assert not whole.read("split").any()
+    assert same_partition(whole.read("group"), ["a", "b", "b"])
+    middle = imported("frames", tmp_path / "rec", tmp_path / "middle.h5", size=40, channels="rgb")
+    np.testing.assert_array_equal(middle.read("images"), whole.read("images")[:, :, 10:50])
 
 
 @pytest.mark.parametrize("name", WRITERS)

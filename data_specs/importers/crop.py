@@ -70,9 +70,14 @@ def cut_hand(
     points = _source_points(hand)
     with np.errstate(invalid="ignore"):
         known = (hand.visibility != NOT_LABELLED) & inside_image(points, width, height)
-    if not known.any():
+    if options.crop == "none":
+        window = _whole(width, height, options)
+    elif known.any():
+        window = _square(points[known], options)
+    else:
+        window = _middle(width, height, options)
+    if hand.labelled and not known.any():
         return None
-    window = _square(points[known], options) if options.crop == "square" else _whole(width, height, options)
     matrix = window.matrix()
     row: Row = {"images": _encode(_resample(image, window, nearest=False), options)}
     if mask is not None:
@@ -115,6 +120,11 @@ def _square(points: NDArray[np.float64], options: ImportOptions) -> _Window:
     left, top = np.round((low + high) / 2 - (side - 1) / 2).astype(int)
     size = options.size or DEFAULT_SIZE
     return _Window(int(left), int(top), side, side, size, size)
+
+
+def _middle(width: int, height: int, options: ImportOptions) -> _Window:
+    side, size = min(width, height), options.size or DEFAULT_SIZE
+    return _Window((width - side) // 2, (height - side) // 2, side, side, size, size)
 
 
 def whole_size(width: int, height: int, options: ImportOptions) -> tuple[int, int]:

@@ -118,8 +118,8 @@ def import_dataset(
         raise InputError(f"{title}: no hand came through ({_listed(left_out)}); change the options or the source")
     work.assemble(shards, seed=0, attrs={"left_out": json.dumps(left_out, sort_keys=True)}, progress=progress)
     with open_file(out) as file:
-        parts = set(file["split"][:].tolist())
-    if TRAIN in parts and VAL not in parts and options.only is None:
+        parts, labelled = set(file["split"][:].tolist()), bool(file["visibility"][:].any())
+    if labelled and TRAIN in parts and VAL not in parts and options.only is None:
         progress.note(f"{form.name}: no val part, which train-pose needs; --val 0.1 takes it from the train part")
     return out
 
@@ -137,7 +137,7 @@ def _listed(left_out: Counter[str]) -> str:
 
 
 def _sample(source: Source, splitter: Splitter, title: str) -> list[Hand]:
-    """Hands spread over the source, whose units, axes and order of joints were found right.
+    """Hands spread over the source; units, axes and order of joints of the labelled ones were found right.
 
     Raises:
         InputError: The part asked for is empty, or labels are not what the format says.
@@ -154,7 +154,7 @@ def _sample(source: Source, splitter: Splitter, title: str) -> list[Hand]:
     sound = [hand for hand in hands if _is_sound(hand)]
     if sound:
         check_sample(sound, title)
-    return sound
+    return hands
 
 
 def _is_sound(hand: Hand) -> bool:
@@ -281,7 +281,7 @@ class _Job:
             if row is None:
                 result.left_out["hands without a labelled joint on the image left out"] += 1
                 continue
-            if hand.side is None:
+            if hand.side is None and hand.labelled:
                 result.left_out["hands of unknown side stored as right"] += 1
             result.rows.append({**row, **self._ids(hand, side, unit)})
         return result

@@ -51,7 +51,7 @@ class Lens(Protocol):
 
 @dataclass(frozen=True)
 class Hand:
-    """One labelled hand of one image."""
+    """One hand of one image, labelled but for sources of pictures alone."""
 
     name: str
     """What to call it in messages: the file it comes from."""
@@ -77,6 +77,8 @@ class Hand:
     """Loads (H, W) uint8 in the values of our field `mask`."""
     size: tuple[int, int] | None = None
     """Width and height that the image must have, where the source says."""
+    labelled: bool = True
+    """False where the source has pictures alone: then one without a joint is taken all the same."""
 
 
 class Source(Protocol):

@@ -44,6 +44,7 @@ FORMATS: dict[str, Format] = {
         Format("panoptic", "CMU Panoptic HandDB"),
         Format("umetrack", "UmeTrack"),
         Format("coco", "COCO keypoints JSON"),
+        Format("frames", "pictures without labels"),
     )
 }
 """Every format by name."""
