@@ -94,7 +94,7 @@ def measure_gain(
     data = open_data(config)
     estimator = make_estimator(config.recipe, data.real.size, data.real.channels)
     about_start = check_start(config, data)
-    data.pool(data.real, estimator, None)  # labels that this estimator needs are missing, or all there
+    data.pool([data.real], estimator)  # labels that this estimator needs are missing, or all there
     budgets = parse_budgets(config.label_budgets)
     run = RunFolder.open(out, identity(config, data), overwrite=overwrite)
     if run is None:
@@ -144,7 +144,7 @@ def _expect(
 ) -> None:
     """Say how long it will take, from a few steps that are timed and thrown away."""
     flips = TrainTransform("standard", flips=True)
-    pool = data.pool(data.real, estimator, None)
+    pool = data.pool([data.real], estimator)
     batches = training_batches(pool, batch_size=config.batch_size, seed=0, transform=flips)
     with one_thread() if device == "cpu" else nullcontext():
         fit_estimator(estimator, batches, steps=1, checkpoints=1, validate=None, device=device)
@@ -182,16 +182,14 @@ def _train_all(
     validation = RowPool([data.validation])
     trainings = []
     for budget in made:
-        real = data.pool(budget.real, estimator, None)
+        real = data.pool([budget.real], estimator)
         arms = config.arms_of(budget.name)
-        pools: dict[str, RowPool] = {}
-        for name in sorted({arm.extra for arm in arms if arm.extra}):
-            rows = data.extra(name, budget.minted)
-            assert rows is not None, "the config was checked"
-            pools[name] = data.pool(rows, estimator, config.weight_scale)
+        extras = {arm.extra: data.extra(arm, budget.minted) for arm in arms}
+        pools = {
+            names: data.pool(rows, estimator, config.weight_scale) if rows else None for names, rows in extras.items()
+        }
         for number in range(config.seeds):
             for arm in arms:
-                extra = data.extra(arm.extra, budget.minted)
                 trainings.append(
                     partial(
                         train_run,
@@ -201,9 +199,9 @@ def _train_all(
                         config.seed,
                         training,
                         real,
-                        pools[arm.extra] if arm.extra else None,
+                        pools[arm.extra],
                         validation,
-                        [*([] if arm.alone else [budget.real]), *([extra] if extra is not None else [])],
+                        [*([] if arm.alone else [budget.real]), *extras[arm.extra]],
                     )
                 )
     run_trainings(

@@ -1,6 +1,7 @@
 """What a gain experiment compares: its settings, its data opened and checked, and what makes it the same one again."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class GainConfig:
         if self.checkpoints > self.steps:
             raise InputError(f"--steps {self.steps}: train at least {self.checkpoints} steps, one for each checkpoint")
         parse_budgets(self.label_budgets)
-        extras = {arm.extra for arm in parse_further(self.arms)}
+        extras = {name for arm in parse_further(self.arms) for name in arm.extra}
         if "renders" in extras and self.renders is None:
             raise InputError(f"--arms {self.arms}: arms with renders need --renders DATA")
         if "unchecked" in extras and self.unchecked is None:
@@ -113,7 +114,7 @@ class GainConfig:
 
     def arms_of(self, budget: str) -> tuple[Arm, ...]:
         """Arms at a label budget: rows minted without the check exist for all labels only."""
-        return tuple(arm for arm in self.all_arms if budget == "all" or arm.extra != "unchecked")
+        return tuple(arm for arm in self.all_arms if budget == "all" or "unchecked" not in arm.extra)
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,14 @@ class GainData:
     renders: HandDataset | None
     unchecked: HandDataset | None
 
-    def extra(self, name: str | None, minted: HandDataset) -> HandDataset | None:
+    def extra(self, arm: Arm, minted: HandDataset) -> list[HandDataset]:
         """The rows that an arm takes beside the real ones; `minted` are those of its budget."""
-        return {"minted": minted, "renders": self.renders, "unchecked": self.unchecked}[name] if name else None
+        found = {"minted": minted, "renders": self.renders, "unchecked": self.unchecked}
+        return [rows for name, rows in found.items() if name in arm.extra and rows is not None]
 
-    def pool(self, rows: HandDataset, estimator: Estimator, weight_scale: float | None) -> RowPool:
+    def pool(self, rows: Sequence[HandDataset], estimator: Estimator, weight_scale: float | None = None) -> RowPool:
         """Rows as this estimator learns from them."""
-        return RowPool([rows], spatial=estimator.dimensions == 3, weight_scale=weight_scale)
+        return RowPool(rows, spatial=estimator.dimensions == 3, weight_scale=weight_scale)
 
 
 def open_data(config: GainConfig) -> GainData:

@@ -108,6 +108,10 @@ def measure_runs(
     return figures, ReportData(figures, shown_errors, shown_predicted, test, config.minted)
 
 
+_BEYOND_RENDERS = ("real+renders+minted+albumentations", "real+renders+albumentations")
+"""What minted rows add where renders are used already."""
+
+
 def _point(config: GainConfig, budget: BudgetData, arms: dict[str, Any], sums: dict[str, ErrorSums]) -> dict[str, Any]:
     """Everything about one budget; each arm with albumentations is also set against the baseline."""
 
@@ -117,6 +121,7 @@ def _point(config: GainConfig, budget: BudgetData, arms: dict[str, Any], sums: d
 
     others = [name for name in arms if name.endswith("+albumentations") and name not in (BASELINE, CANDIDATE)]
     pairs = [*((name, BASELINE) for name in others), *((CANDIDATE, name) for name in others)]
+    pairs += [pair for pair in (_BEYOND_RENDERS,) if set(pair) <= set(arms)]
     return {
         "budget": budget.name,
         "poses": budget.poses,

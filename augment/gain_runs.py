@@ -54,8 +54,8 @@ class Arm:
 
     name: str
     """As in gain.json."""
-    extra: str | None
-    """Rows beside the real ones: `minted`, `renders`, `unchecked`, or None."""
+    extra: tuple[str, ...]
+    """Rows beside the real ones, each as likely as any other: of `minted`, `renders`, `unchecked`."""
     transformed: bool
     """Whether the albumentations pipeline runs."""
     alone: bool = False
@@ -63,20 +63,22 @@ class Arm:
 
 
 ARMS = (
-    Arm("real", None, transformed=False),
-    Arm(BASELINE, None, transformed=True),
-    Arm("real+minted", "minted", transformed=False),
-    Arm(CANDIDATE, "minted", transformed=True),
+    Arm("real", (), transformed=False),
+    Arm(BASELINE, (), transformed=True),
+    Arm("real+minted", ("minted",), transformed=False),
+    Arm(CANDIDATE, ("minted",), transformed=True),
 )
 """The four arms of every experiment."""
 
 FURTHER_ARMS = (
-    Arm("real+renders+albumentations", "renders", transformed=True),
-    Arm("renders+albumentations", "renders", transformed=True, alone=True),
-    Arm("minted+albumentations", "minted", transformed=True, alone=True),
-    Arm("real+unchecked+albumentations", "unchecked", transformed=True),
+    Arm("real+renders+albumentations", ("renders",), transformed=True),
+    Arm("real+renders+minted+albumentations", ("renders", "minted"), transformed=True),
+    Arm("renders+albumentations", ("renders",), transformed=True, alone=True),
+    Arm("minted+albumentations", ("minted",), transformed=True, alone=True),
+    Arm("real+unchecked+albumentations", ("unchecked",), transformed=True),
 )
-"""Arms on demand: renders beside real rows, renders alone, minted rows alone, rows minted without the label check."""
+"""Arms on demand: renders beside real rows, with and without minted ones, renders alone, minted rows alone, rows minted
+without the label check."""
 
 
 def parse_further(text: str) -> tuple[Arm, ...]:

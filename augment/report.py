@@ -30,6 +30,7 @@ _COLOURS = {
     "real+minted": "#ddaa33",
     "real+minted+albumentations": "#bb3355",
     "real+renders+albumentations": "#228833",
+    "real+renders+minted+albumentations": "#225588",
     "renders+albumentations": "#66ccaa",
     "minted+albumentations": "#aa66bb",
     "real+unchecked+albumentations": "#775533",

@@ -239,9 +239,9 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
         if arguments.rows is not None:
             train = [HandDataset(rows.path, rows=rows.rows[: arguments.rows]) for rows in train]
         held_out = [[HandDataset(path, split=split) for path in paths] for split in ("val", "test")]
-        sources[name] = Source(Arm(name, None, transformed=True), train, *held_out)
+        sources[name] = Source(Arm(name, (), transformed=True), train, *held_out)
     if arguments.minted:
-        arm = Arm("renders+minted", "minted", transformed=True)
+        arm = Arm("renders+minted", ("minted",), transformed=True)
         sources[arm.name] = replace(sources["renders"], arm=arm, minted=HandDataset(arguments.minted))
     for source in sources.values():
         for rows in source.learned_from:

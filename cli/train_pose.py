@@ -51,7 +51,8 @@ DEFAULT_ESTIMATOR = "compact"
     default="",
     metavar="NAME,NAME",
     show_default="none",
-    help="Arms beside the four, all with albumentations: real+renders, renders, minted, real+unchecked.",
+    help="Arms beside the four, all with albumentations: real+renders, real+renders+minted, renders, minted, "
+    "real+unchecked.",
 )
 @click.option(
     "--test", type=DATA_FILE, metavar="DATA", show_default="that of --real", help="Data whose test split measures."

@@ -30,6 +30,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.writer import DatasetWriter
 from handaug.models.disentangle.config import DisentangleConfig
+from handaug.models.estimators import build_estimator
 from handaug.models.estimators.seen import write_seen
 
 
@@ -402,6 +403,22 @@ def test_further_arms_are_named_with_or_without_albumentations() -> None:
         "minted+albumentations",
     ]
     assert parse_further("") == ()
+
+
+def test_renders_and_minted_rows_together_are_set_against_renders_alone(tmp_path: Path) -> None:
+    source = write_toy(tmp_path / "real.h5", 20, size=32)
+    _write_minted(tmp_path / "minted.h5", source)
+    renders = write_toy(tmp_path / "renders.h5", 20, size=32, seed=9)
+    config = _config(tmp_path, renders=renders, arms="real+renders,real+renders+minted", seeds=1, steps=2)
+    data = open_data(config)
+    both = next(arm for arm in config.all_arms if arm.extra == ("renders", "minted"))
+    rows = data.pool(data.extra(both, data.minted), build_estimator("compact", size=(32, 32), channels=1))
+    assert len(rows) == len(HandDataset(renders, split="train")) + len(data.minted)
+    pairs = [
+        (c["candidate"], c["baseline"]) for c in measure_gain(config, tmp_path / "o", workers=1).figures["comparisons"]
+    ]
+    assert ("real+renders+minted+albumentations", "real+renders+albumentations") in pairs
+    assert len(pairs) == 5
 
 
 def test_an_arm_without_real_rows_sees_none(tmp_path: Path) -> None:
