@@ -38,6 +38,8 @@ _KNUCKLE = 9  # middle MCP: from there to the elbow is along the arm in every vi
 _ROUNDS = 20
 _DAMPING = 0.7  # without it, views of a finger that points at the camera swing between two distances
 _DRAWS = 2000
+_PATIENCE, _LONGER = 40, 1.02
+"""Draws after which a lens is made longer with each that brought the hand too near."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def place_hand(
 
     Directions are uniform over the part of the sphere that the preset allows (`uniform`: all but views along the
     forearm from behind, where it would hide the hand); the roll leans the arm by up to the preset's tilt. The joints'
-    box fills a share of the frame drawn from `FILL` and lies anywhere in the room that is left.
+    box fills a share of the frame drawn from `FILL` and lies anywhere in the room that is left. Where a small hand
+    would have to stand nearer than `NEAREST` to fill it, as a fist before a wide lens, the lens gets longer.
 
     Args:
         rng: source of randomness.
@@ -92,29 +95,33 @@ def place_hand(
     height, width = (size, size) if isinstance(size, int) else size
     side = min(height, width)
     half = np.tan(np.radians(rng.uniform(*preset.field_of_view)) / 2)
-    camera = centred_intrinsics(max(height, width) / 2 / half, width, height)
+    focal = float(np.float32(max(height, width) / 2 / half))
     fill = rng.uniform(*FILL)
     room = 0.5 * (np.array([width, height]) - fill * side)
-    centre = np.array([width - 1, height - 1], np.float64) / 2
-    target = centre + rng.uniform(-1, 1, 2) * room
+    middle = np.array([width - 1, height - 1], np.float64) / 2
+    target = middle + rng.uniform(-1, 1, 2) * room
+    aside = np.zeros(2)
     if preset.off_axis:
         # The crop is cut from a larger picture: its principal point lies beside it.
         turn, angle = rng.uniform(0, 2 * np.pi), np.radians(preset.off_axis) * np.sqrt(rng.uniform())
-        centre = centre - camera[0, 0] * np.tan(angle) * np.array([np.cos(turn), np.sin(turn)])
-        camera[0, 2], camera[1, 2] = centre
+        aside = np.tan(angle) * np.array([np.cos(turn), np.sin(turn)])
     joints = np.asarray(posed.joints, np.float64)
-    for _ in range(_DRAWS):
+    for draw in range(_DRAWS):
+        camera, centre = centred_intrinsics(focal, width, height), middle - focal * aside
+        camera[0, 2], camera[1, 2] = centre
         rotation = _uniform_rotation(rng)
         tilt = np.radians(rng.uniform(-preset.tilt, preset.tilt))
         rotation = _lean(rotation, posed.elbow - joints[_KNUCKLE], tilt)
-        translation = _fit(joints @ rotation.T, float(camera[0, 0]), centre, target, fill * side)
+        translation = _fit(joints @ rotation.T, focal, centre, target, fill * side)
         wrist, elbow = (rotation @ np.asarray(point, np.float64) + translation for point in (joints[0], posed.elbow))
         arm = elbow - wrist
         cosine = -(arm @ wrist) / (np.linalg.norm(arm) * np.linalg.norm(wrist))
         nearest = np.linalg.norm(posed.vertices + rotation.T @ translation, axis=1).min()
         if preset.arm[0] <= cosine < preset.arm[1] and nearest > NEAREST:
             return rotation, translation, camera
-    raise WorkError(f"no camera of {preset} shows the hand from farther than {NEAREST} m; choose another --camera")
+        if draw >= _PATIENCE and nearest <= NEAREST:
+            focal *= _LONGER
+    raise WorkError(f"no camera of {preset} shows the hand from where it may stand; choose another --camera")
 
 
 def to_camera(

@@ -1,5 +1,6 @@
 """Camera placement: fill, centring, coverage of directions, determinism."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -9,9 +10,10 @@ if find_spec("anny") is None:
     pytest.skip("the hand model needs anny", allow_module_level=True)
 
 from handaug.data_specs.camera import project
+from handaug.data_specs.joints import FINGERS
 from handaug.render.hand import HandModel
-from handaug.render.pose_prior import sample_pose
-from handaug.render.viewpoint import ARM_TILT, FIELD_OF_VIEW, FILL, place_hand, to_camera
+from handaug.render.pose_prior import HandPose, sample_pose
+from handaug.render.viewpoint import ARM_TILT, CAMERAS, FIELD_OF_VIEW, FILL, place_hand, to_camera
 
 N = 250
 
@@ -62,3 +64,16 @@ def test_left_hands_other_shapes_and_determinism() -> None:
     pixel = project(camera, to_camera(posed.joints, rotation, translation))
     assert (pixel > -0.5).all() and (pixel < [95.5, 47.5]).all()
     assert camera[0, 2] == 47.5 and camera[1, 2] == 23.5 and camera.dtype == np.float32
+
+
+def test_a_small_hand_before_a_wide_lens_gets_a_longer_one() -> None:
+    """A child's fist would have to stand 5 cm before a lens of 60 degrees to fill the frame."""
+    model = HandModel.load()
+    curled = {f"{finger}_{part}_flexion": 80.0 for finger in FINGERS if finger != "thumb" for part in ("mcp", "pip")}
+    posed = model.pose(model.mean_shape, HandPose.from_degrees(**curled))
+    small = replace(posed, vertices=posed.vertices * 0.5, joints=posed.joints * 0.5, elbow=posed.elbow * 0.5)
+    wide = replace(CAMERAS["close-up"], field_of_view=(59.0, 60.0))
+    for seed in range(10):
+        rotation, translation, camera = place_hand(np.random.default_rng(seed), small, 64, wide)
+        assert np.linalg.norm(to_camera(small.vertices, rotation, translation), axis=1).min() > 0.119
+        assert 10 < np.degrees(2 * np.arctan(32 / camera[0, 0])) < 60
