@@ -33,7 +33,7 @@ class _Frames:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        found = (path for path in root.rglob("*") if path.suffix in SUFFIXES)
+        found = (path for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file())
         self._names = sorted(path.relative_to(root).as_posix() for path in found)
         # Recordings number their frames alike; how large each file is tells them apart.
         listing = [(name, (root / name).stat().st_size) for name in self._names]
