@@ -188,8 +188,8 @@ def test_codes_are_what_the_minted_image_is_made_of(run: Path, data: Path) -> No
 
 
 def test_a_mix_is_as_sharp_as_its_sources(run: Path, data: Path) -> None:
-    """Of the own look, the hand's pixels come back but for 70 % of what the network does not redraw, and beyond the
-    hand and its rim the picture itself stands."""
+    """Of the own look, 30 % of what the network does not redraw of the hand comes back, up to 0.45 of the spread, and
+    beyond the hand and its rim the picture itself stands."""
     model = load_layered(run)
     images = torch.from_numpy(HandDataset(data).read("images", np.arange(6))).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
@@ -207,8 +207,12 @@ def test_a_mix_is_as_sharp_as_its_sources(run: Path, data: Path) -> None:
             ]
             near = torch.maximum(near, moved)
     torch.testing.assert_close(plate, near * layers.plate + (1 - near) * images)
-    own = (mask * (0.7 * hand + 0.3 * images) + (1 - mask) * plate).clamp(0, 1)
-    torch.testing.assert_close(model.decode(pose, appearance), own, atol=1e-5, rtol=0)
+    for k, drawn in enumerate(model.decode(pose, appearance)):
+        pixels, weight = hand[k].numpy().ravel(), mask[k].numpy().ravel()
+        spread = max(0.02, float(np.sqrt(np.cov(pixels, aweights=weight, ddof=0)))) if weight.sum() > 1 else 0.02
+        redrawn = hand[k] + (0.3 * (images[k] - hand[k])).clamp(-0.45 * spread, 0.45 * spread)
+        own = (mask[k] * redrawn + (1 - mask[k]) * plate[k]).clamp(0, 1)
+        torch.testing.assert_close(drawn, own, atol=1e-5, rtol=0)
 
 
 def test_it_learns_to_swap_appearances(tmp_path: Path) -> None:

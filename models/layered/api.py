@@ -16,6 +16,8 @@ __all__ = ["LayeredDisentangler", "load_layered"]
 
 _DETAIL = 0.3
 """How much of the details is added: on validation pairs it costs at most 0.05 dB inside the hand (0.6: up to 0.3)."""
+_MOST_DETAIL = 1.5
+"""Spreads: what is farther off is the background that shines in at the rim or between fingers, no detail of a hand."""
 _RIM = 2
 """Pixels about the hand that are not copied, since half a pixel of another hand is seen at once."""
 _LEAST_SPREAD = 0.02
@@ -59,7 +61,7 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
         mask = layers.mask.sigmoid()
         look = self.model.look(prepared, layers, mask)
         drawn, _ = self.model.hand(layers.geometry, look)
-        details = (prepared - drawn) / _spread(drawn, mask)
+        details = ((prepared - drawn) / _spread(drawn, mask)).clamp(-_MOST_DETAIL, _MOST_DETAIL)
         blocks = [functional.pixel_unshuffle(part, 2) for part in (layers.mask, details)]
         return torch.cat([layers.geometry, *blocks], dim=1), _appearance(prepared, layers, mask, look)
 
