@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from handaug.augment.checker import CheckerConfig, train_checkers
 from handaug.augment.remix import RemixConfig, remix, remix_capacity
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.progress import Progress
 from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.writer import DatasetWriter
+from handaug.data_specs.subset import write_subset
 from handaug.models.methods import train_method
 
 __all__ = ["BudgetData", "make_budget_data", "owes_labels", "parse_budgets", "pose_order"]
 
 _ORDER = 61
-_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -75,28 +73,6 @@ def owes_labels(minted: HandDataset, real: HandDataset) -> bool:
     return any(minted.attrs.get(name, real.checksum) in ("", real.checksum) for name in sources)
 
 
-def _write_subset(real: HandDataset, rows: NDArray[np.int64], out: Path, budget: int, seed: int) -> None:
-    """Copy rows to a file of their own."""
-    view = HandDataset(real.path, rows=rows)
-    config = {"subset_of": real.checksum, "poses": budget, "seed": seed}
-    work = PartialOutput.open(out, config, overwrite=False)
-    if work is None:
-        return
-    if not work.is_done(0):
-        with DatasetWriter(
-            work.shard(0),
-            kind=real.kind,
-            config=config,
-            seed=real.seed,
-            size=real.size,
-            channels=real.channels,
-            fields=[name for name in view.available if not name.startswith("provenance/")],
-        ) as writer:
-            for block in view.iter_batches(_BLOCK, [n for n in view.available if not n.startswith("provenance/")]):
-                writer.append(block)
-    work.assemble(1, seed=real.seed)
-
-
 def make_budget_data(
     budget: int | None,
     real: HandDataset,
@@ -137,7 +113,9 @@ def make_budget_data(
     place.mkdir(exist_ok=True)
     rows = real.rows[rank < budget]
     subset = place / "real.h5"
-    _write_subset(real, rows, subset, budget, seed)
+    fields = [name for name in real.available if not name.startswith("provenance/")]
+    config = {"subset_of": real.checksum, "poses": budget, "seed": seed}
+    write_subset(HandDataset(real.path, rows=rows), subset, config, fields)
     if not owes_labels(minted, real):
         progress.note(f"budget of {budget} poses: {minted.path} owes no label to {real.path} and serves as it is")
         return BudgetData(str(budget), budget, HandDataset(subset), minted)
@@ -146,8 +124,8 @@ def make_budget_data(
     settings = replace(checker, seed=seed)
     train_checkers(subset, place / "checker", settings, device=device, progress=progress, workers=workers)
     wanted = max(1, round(len(minted) * len(rows) / len(real)))
-    config = RemixConfig(wanted, subset, place / "disentangler", place / "checker", seed=seed)
+    request = RemixConfig(wanted, subset, place / "disentangler", place / "checker", seed=seed)
     # Few poses have few combinations, and not all of them pass the check.
-    config = replace(config, n=max(1, min(wanted, remix_capacity(config) // 2)))
-    remix(config, place / "minted.h5", device=device, progress=progress)
+    request = replace(request, n=max(1, min(wanted, remix_capacity(request) // 2)))
+    remix(request, place / "minted.h5", device=device, progress=progress)
     return BudgetData(str(budget), budget, HandDataset(subset), HandDataset(place / "minted.h5"))

@@ -9,8 +9,9 @@ from typing import Any
 from handaug.augment.batches import RowPool
 from handaug.augment.budgets import parse_budgets
 from handaug.augment.checker import CheckerConfig
+from handaug.augment.fits import check_fits
 from handaug.augment.gain_runs import ARMS, Arm, Recipe, parse_further
-from handaug.augment.leaks import check_fits, check_leaks
+from handaug.augment.leaks import check_leaks
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.disentangle.config import DisentangleConfig
@@ -173,7 +174,7 @@ def open_data(config: GainConfig) -> GainData:
             raise InputError(f"{flag} {more.path}: its labels were {'not ' * checked}checked; {how}")
     learned = [rows for rows in (data.minted, data.renders, data.unchecked) if rows is not None]
     for rows in (data.test, *learned):
-        check_fits(rows, data.real)
+        check_fits(rows, data.real.size, data.real.channels, str(data.real.path))
     check_leaks([data.real, *learned], data.test, data.validation)
     return data
 

@@ -14,20 +14,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import TRAIN
 
-__all__ = ["check_fits", "check_leaks", "unknown_training"]
-
-
-def check_fits(data: HandDataset, real: HandDataset) -> None:
-    """Image size and channels equal those of the real data.
-
-    Raises:
-        InputError: They differ.
-    """
-    if data.size != real.size or data.channels != real.channels:
-        raise InputError(
-            f"{data.path}: has {data.size[0]} x {data.size[1]} px with {data.channels} channels, {real.path} has "
-            f"{real.size[0]} x {real.size[1]} px with {real.channels}; make them alike"
-        )
+__all__ = ["check_leaks", "unknown_training"]
 
 
 def check_leaks(training: Sequence[HandDataset], test: HandDataset, validation: HandDataset) -> None:

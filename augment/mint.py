@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from handaug.augment.checker import Checkers, fingerprint, row_errors
 from handaug.augment.codes import CodeFile, blend_appearances, decode_levels, encode_block, encode_poses, padded
+from handaug.augment.fits import check_fits
 from handaug.augment.pairing import Pairing
 from handaug.augment.rarity import appearance_rarity
-from handaug.augment.remix_config import PRIOR, RemixConfig, check_fits, open_sources
+from handaug.augment.remix_config import PRIOR, RemixConfig, open_sources
 from handaug.augment.sources import UNKNOWN, SourceTable, prior_sources, read_sources
 from handaug.data_specs.camera import flip_keypoints_2d
 from handaug.data_specs.errors import InputError

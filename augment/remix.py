@@ -27,10 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.augment.crew import Crew, hire
+from handaug.augment.fits import check_fits
 from handaug.augment.mint import Mint
 from handaug.augment.pairing import split_quota
 from handaug.augment.rarity import pose_rarity
-from handaug.augment.remix_config import PRIOR, RemixConfig, check_fits, open_sources
+from handaug.augment.remix_config import PRIOR, RemixConfig, open_sources
 from handaug.augment.remix_plan import Cut, Tally, first_plans, refill_plans
 from handaug.augment.remix_report import RemixReport, pose_bins, read_report, write_report
 from handaug.augment.remix_work import (

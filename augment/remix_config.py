@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from handaug.augment.fits import check_fits
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 
-__all__ = ["PAIRS", "PRIOR", "RemixConfig", "check_fits", "open_sources"]
+__all__ = ["PAIRS", "PRIOR", "RemixConfig", "open_sources"]
 
 PRIOR = "prior"
 """The value of --appearances that stands for the disentangler's own prior."""
@@ -73,12 +74,3 @@ def open_sources(config: RemixConfig) -> tuple[HandDataset, HandDataset]:
             raise InputError(f"{path}: has no rows in its train split; remix reads split 0 only")
     check_fits(lends, poses.size, poses.channels, str(poses.path))
     return poses, lends
-
-
-def check_fits(data: HandDataset, size: tuple[int, int], channels: int, what: str) -> None:
-    """Raise InputError unless a dataset has this size and these channels; `what` names who asks for them."""
-    if data.size != size or data.channels != channels:
-        raise InputError(
-            f"{data.path}: has {data.size[0]} x {data.size[1]} px with {data.channels} channels, {what} has "
-            f"{size[0]} x {size[1]} px with {channels}; give data of that size"
-        )

@@ -1,7 +1,8 @@
 """What the scenarios few_labels and cross_domain share: recordings of a headset's camera, all rendered, and help.
 
-Three sets of renders that share no pose and no appearance, fixed before anything was measured. All show the view of a
-headset (mono, egocentric) of hands that gesture: open, relaxed, counting, pinch.
+Three sets of renders that share no pose and no appearance. Source and target were fixed before anything was measured;
+help was made to show the same view (it showed any, at first) after a first run. The target has had more poses since.
+All show what a headset (mono, egocentric) sees of hands that gesture: open, relaxed, counting, pinch.
 
 * source: few looks (a pool of 20), four of Blender's eight panoramas, a clean sensor: a recording in a laboratory.
 * target: hundreds of looks, rooms and skies made by formula in place of panoramas, a rough sensor (movement, defocus,
@@ -18,47 +19,34 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from commands import handaug
+from numpy.typing import NDArray
 
-from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import NOT_LABELLED, RIGHT
-from handaug.data_specs.writer import DatasetWriter
+from handaug.data_specs.subset import write_subset
 
 __all__ = ["Recordings", "add_options", "prepare", "without_labels"]
 
 PANORAMAS = ("courtyard", "interior", "night", "studio")
 VIEW = ("--camera", "egocentric", "--pose-kinds", "open=1,relaxed=1,count=2,pinch=1")
-_BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Recordings:
-    """Where the files lie."""
+    """The files."""
 
-    folder: Path
-
-    @property
-    def source(self) -> Path:
-        """Labelled, of few looks."""
-        return self.folder / "source.h5"
-
-    @property
-    def target(self) -> Path:
-        """Labelled, of many looks."""
-        return self.folder / "target.h5"
-
-    @property
-    def looks(self) -> Path:
-        """The target's train images without labels."""
-        return self.folder / "target-unlabelled.h5"
-
-    @property
-    def help(self) -> Path:
-        """Renders that help; where bare commands expect them."""
-        return self.folder / "renders.h5"
+    source: Path
+    """Labelled, of few looks."""
+    target: Path
+    """Labelled, of many looks."""
+    looks: Path
+    """The target's train images without labels."""
+    help: Path
+    """Renders that help; where bare commands expect them."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +63,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(given: argparse.Namespace) -> Recordings:
     """Render, disentangle and mint; what is there already stays."""
-    files = Recordings(given.out)
+    names = ("source.h5", "target.h5", "target-unlabelled.h5", "renders.h5")
+    files = Recordings(*(given.out / name for name in names))
     given.out.mkdir(parents=True, exist_ok=True)
     where, device = ("--workspace", given.out), ("--device", given.device)
     panoramas = _link_panoramas(given.out / "panoramas-seen", PANORAMAS)
@@ -94,26 +83,16 @@ def without_labels(source: Path, out: Path) -> None:
     """Copy the train split's images with nothing that tells of the hand; ids say which images belong together."""
     view = HandDataset(source, split="train")
     config = {"unlabelled_copy_of": view.checksum}
-    work = PartialOutput.open(out, config, overwrite=False)
-    if work is None:
-        return
-    if not work.is_done(0):
-        with DatasetWriter(
-            work.shard(0),
-            kind="imported",
-            config=config,
-            seed=view.seed,
-            size=view.size,
-            channels=view.channels,
-            fields=["appearance_id"],
-        ) as writer:
-            for block in view.iter_batches(_BLOCK, ["images", "split", "group", "appearance_id"]):
-                rows = len(block["images"])
-                block["keypoints_2d"] = np.full((rows, 21, 2), np.nan, np.float32)
-                block["visibility"] = np.full((rows, 21), NOT_LABELLED, np.uint8)
-                block["handedness"] = np.full(rows, RIGHT, np.uint8)  # the schema has no "unknown": all say the same
-                writer.append(block)
-    work.assemble(1, seed=view.seed)
+    write_subset(view, out, config, ["appearance_id"], kind="imported", change=_forget)
+
+
+def _forget(rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    count = len(rows["images"])
+    return rows | {
+        "keypoints_2d": np.full((count, 21, 2), np.nan, np.float32),
+        "visibility": np.full((count, 21), NOT_LABELLED, np.uint8),
+        "handedness": np.full(count, RIGHT, np.uint8),  # the schema has no "unknown": all say the same
+    }
 
 
 def _link_panoramas(folder: Path, names: tuple[str, ...]) -> Path:

@@ -34,8 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.augment.batches import RowPool
+from handaug.augment.fits import check_fits
 from handaug.augment.gain_runs import Arm, Recipe, Training, predict_run, train_run
-from handaug.augment.leaks import check_fits, check_leaks
+from handaug.augment.leaks import check_leaks
 from handaug.augment.parallel import run_trainings
 from handaug.cli.common import RichProgress, exit_code_of, pick_device
 from handaug.data_specs.draw import draw_skeleton, image_grid, save_png
@@ -245,7 +246,7 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
         sources[arm.name] = replace(sources["renders"], arm=arm, minted=HandDataset(arguments.minted))
     for source in sources.values():
         for rows in source.learned_from:
-            check_fits(rows, real)
+            check_fits(rows, real.size, real.channels, str(real.path))
         for rows in source.validation:
             check_leaks(source.learned_from, real, rows)
     return sources

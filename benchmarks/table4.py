@@ -44,7 +44,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, RIGHT
-from handaug.data_specs.writer import DatasetWriter
+from handaug.data_specs.subset import write_subset
 from handaug.models.disentangle import DisentangleConfig, load_disentangler, train_disentangler
 from handaug.models.metrics import keypoint_distances
 
@@ -120,18 +120,7 @@ def prepare(renders: Path, out: Path, chosen: Setting) -> Path:
     view = HandDataset(renders, rows=np.concatenate(kept))
     config = {"subset_of": view.checksum, "poses": chosen.poses, "right": chosen.right}
     path = out / "data.h5"
-    if path.exists() and HandDataset(path).config == config:
-        return path
-    fields = ("mask", "pose_id", "appearance_id")
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    with DatasetWriter(
-        temporary, kind=view.kind, config=config, seed=view.seed, size=view.size, channels=view.channels, fields=fields
-    ) as writer:
-        wanted = ["images", "keypoints_2d", "visibility", "handedness", "split", "group", *fields]
-        for block in view.iter_batches(512, wanted):
-            writer.append(block)
-    temporary.rename(path)
+    write_subset(view, path, config, ("mask", "pose_id", "appearance_id"))
     return path
 
 
