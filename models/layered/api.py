@@ -43,27 +43,19 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
     @torch.inference_mode()
     def encode_pose(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) float in [0, 1] -> pose codes (N, 4 * K + 4 + 4 * C, H/2, W/2)."""
-        return self.encode_both(images)[0]
+        prepared, layers, mask, look = self._read(images)
+        return self._pose(prepared, layers, mask, look)
 
     @torch.inference_mode()
     def encode_appearance(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) float in [0, 1] -> appearance codes (N, D). The hand is where the model sees one."""
-        prepared = self._prepare(images)
-        layers = self.model(prepared)
-        mask = layers.mask.sigmoid()
-        return _appearance(prepared, layers, mask, self.model.look(prepared, layers, mask))
+        return _appearance(*self._read(images))
 
     @torch.inference_mode()
     def encode_both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`encode_pose` and `encode_appearance` by one pass of the U-Net."""
-        prepared = self._prepare(images)
-        layers = self.model(prepared)
-        mask = layers.mask.sigmoid()
-        look = self.model.look(prepared, layers, mask)
-        drawn, _ = self.model.hand(layers.geometry, look)
-        details = ((prepared - drawn) / _spread(drawn, mask)).clamp(-_MOST_DETAIL, _MOST_DETAIL)
-        blocks = [functional.pixel_unshuffle(part, 2) for part in (layers.mask, details)]
-        return torch.cat([layers.geometry, *blocks], dim=1), _appearance(prepared, layers, mask, look)
+        prepared, layers, mask, look = self._read(images)
+        return self._pose(prepared, layers, mask, look), _appearance(prepared, layers, mask, look)
 
     @torch.inference_mode()
     def decode(self, pose: Tensor, appearance: Tensor) -> Tensor:
@@ -87,6 +79,20 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
         hand = self.model.hand_shared(geometry.contiguous(memory_format=torch.channels_last), which, look)
         return self._compose(mask[which], hand, details[which], plate)
 
+    def _read(self, images: Tensor) -> tuple[Tensor, Layers, Tensor, Look]:
+        """The images as the network takes them, and what it sees in them: layers, mask in [0, 1], look."""
+        prepared = self._prepare(images)
+        layers = self.model(prepared)
+        mask = layers.mask.sigmoid()
+        return prepared, layers, mask, self.model.look(prepared, layers, mask)
+
+    def _pose(self, images: Tensor, layers: Layers, mask: Tensor, look: Look) -> Tensor:
+        """Pose codes, with the details that the network does not redraw."""
+        drawn, _ = self.model.hand(layers.geometry, look)
+        details = ((images - drawn) / _spread(drawn, mask)).clamp(-_MOST_DETAIL, _MOST_DETAIL)
+        blocks = [functional.pixel_unshuffle(part, 2) for part in (layers.mask, details)]
+        return torch.cat([layers.geometry, *blocks], dim=1)
+
     def _compose(self, mask: Tensor, hand: Tensor, details: Tensor, plate: Tensor) -> Tensor:
         detailed = hand + _DETAIL * _spread(hand, mask.sigmoid()) * details
         return self.model.compose(mask, detailed, plate).clamp(0.0, 1.0)
@@ -107,7 +113,7 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
     @torch.inference_mode()
     def pose_keypoints(self, pose: Tensor) -> Tensor:
         """Pose codes -> keypoints (N, 21, 2) in pixels, read from the geometry by one linear map and soft-argmax."""
-        return soft_argmax(self.model.place_maps(self._unpack_pose(pose)[0]), STRIDE)
+        return soft_argmax(self.model.place_maps(pose[:, : 4 * self.model.geometry_features]), STRIDE)
 
     def _prepare(self, images: Tensor) -> Tensor:
         return super()._prepare(images).contiguous(memory_format=torch.channels_last)
