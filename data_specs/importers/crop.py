@@ -70,14 +70,14 @@ def cut_hand(
     points = _source_points(hand)
     with np.errstate(invalid="ignore"):
         known = (hand.visibility != NOT_LABELLED) & inside_image(points, width, height)
+    if hand.labelled and not known.any():
+        return None
     if options.crop == "none":
         window = _whole(width, height, options)
     elif known.any():
         window = _square(points[known], options)
     else:
         window = _middle(width, height, options)
-    if hand.labelled and not known.any():
-        return None
     matrix = window.matrix()
     row: Row = {"images": _encode(_resample(image, window, nearest=False), options)}
     if mask is not None:
