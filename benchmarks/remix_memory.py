@@ -70,7 +70,7 @@ def _make_small(workspace: Path) -> None:
 
 def main() -> None:
     """Run each N of the command line in a fresh process."""
-    parser = argparse.ArgumentParser(description="Peak memory of a remix at several values of N.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("n", type=int, nargs="+")
     parser.add_argument("--workers", type=int)

@@ -112,7 +112,7 @@ def _used() -> float:
 
 def main() -> None:
     """Measure what the command line says."""
-    parser = argparse.ArgumentParser(description="Speed of a remix against its limit.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("n", type=int)
     parser.add_argument("--workers", type=int)

@@ -272,15 +272,15 @@ def main() -> None:
                 line(f"{size} px {quality}", measure("rendered", poses=count, size=size, quality=quality))
     if "relit" in arguments.parts:
         report_relit(poses)
-    ours = measure("traced", count=poses, size=64, quality="standard")
-    if "loop" in arguments.parts:
+    if {"loop", "limit"} & set(arguments.parts):
+        ours = measure("traced", count=poses, size=64, quality="standard")
         line("64 px standard, trace alone", ours)
+    if "loop" in arguments.parts:
         line(
             "64 px standard, plain loop over bpy",
             measure("loop", count=max(4, poses // 4), size=64, quality="standard"),
         )
     if "limit" in arguments.parts:
-        line("64 px standard, trace alone", ours)
         large = measure("limit", count=max(3, poses // 4), size=64, quality="standard", large=512)
         line("4,096 of the pixels of a 512 px picture", large)
         if ours and large:

@@ -1,7 +1,7 @@
 """Training speed: samples/s of every disentangler and estimator, and the share of the device's peak that they reach.
 
     python benchmarks/train_speed.py RENDERS [--methods handaug,self,dvae,dvae-pose] [--estimators compact,unet,...]
-        [--steps 12] [--batch-size B] [--precisions 32-true,bf16-mixed] [--device cpu] [--threads 1]
+        [--steps 12] [--precisions 32-true,bf16-mixed] [--device cpu] [--threads 1]
 
 Each trains for a few steps with its defaults for the device, data resident as in a real run. The time of a step is the
 median over the last half of them; its floating-point operations, forward and backward, are counted by PyTorch over the
@@ -16,8 +16,8 @@ import argparse
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from handaug.augment.batches import RowPool, training_batches
 from handaug.augment.gain_config import default_training
 from handaug.augment.transforms import TrainTransform
-from handaug.data_specs.progress import Advance
+from handaug.data_specs.progress import Advance, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.models.estimators import build_estimator
 from handaug.models.fit import fit_estimator
@@ -85,51 +85,52 @@ def peak(device: str, precision: str) -> float:
     return 2 * side**3 / best
 
 
+def seconds_and_work(train: Callable[[int, Progress], object], steps: int, device: str) -> tuple[float, float]:
+    """Seconds and floating-point operations of a step of `train(steps, progress)`."""
+    watch = Watch(device)
+    train(steps, watch)
+    with FlopCounterMode(display=False) as counter:
+        counting = Watch(device, counter)
+        train(_COUNTED_STEPS, counting)
+    return watch.step, counting.step
+
+
 def of_method(name: str, data: Path, precision: str, options: argparse.Namespace) -> tuple[int, float, float]:
     """Batch size, seconds and operations of a step of a disentangler."""
-    train = HandDataset(data, split="train")
-    settings = resolve(METHODS[name].default_config)(name, len(train), train.size, options.device)
-    settings = dataclasses.replace(settings, precision=precision)
-    if options.batch_size:
-        settings = dataclasses.replace(settings, batch_size=options.batch_size)
-    found = []
-    for steps, counting in ((options.steps, False), (_COUNTED_STEPS, True)):
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            FlopCounterMode(display=False) if counting else nullcontext() as c,
-        ):
-            watch = Watch(options.device, c)
-            short = dataclasses.replace(settings, steps=steps, validate_every=steps)
-            resolve(METHODS[name].train)(data, Path(folder) / "run", short, device=options.device, progress=watch)
-            found.append(watch.step)
-    return settings.batch_size, found[0], found[1]
+    rows = HandDataset(data, split="train")
+    settings = resolve(METHODS[name].default_config)(name, len(rows), rows.size, options.device)
+
+    def train(steps: int, progress: Progress) -> None:
+        short = dataclasses.replace(settings, precision=precision, steps=steps, validate_every=steps)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "run"
+            resolve(METHODS[name].train)(data, out, short, device=options.device, progress=progress)
+
+    return settings.batch_size, *seconds_and_work(train, options.steps, options.device)
 
 
 def of_estimator(name: str, data: Path, precision: str, options: argparse.Namespace) -> tuple[int, float, float, float]:
     """Batch size, seconds and operations of a step of an estimator, and seconds to make its batch."""
     pool = RowPool([HandDataset(data, split="train")], spatial=name.endswith("-3d"))
-    size = options.batch_size or default_training(options.device)["batch_size"]
+    size = default_training(options.device)["batch_size"]
     batches = training_batches(pool, batch_size=size, seed=0, transform=TrainTransform(flips=True))
     started = time.perf_counter()
     made = [next(batches) for _ in range(options.steps)]
     loading = (time.perf_counter() - started) / options.steps
-    found = []
-    for steps, counting in ((options.steps, False), (_COUNTED_STEPS, True)):
-        with FlopCounterMode(display=False) if counting else nullcontext() as counter:
-            watch = Watch(options.device, counter)
-            estimator = build_estimator(name, size=pool.size, channels=pool.channels)
-            fit_estimator(
-                estimator,
-                made[:steps],
-                steps=steps,
-                checkpoints=1,
-                validate=None,
-                device=options.device,
-                precision=precision,
-                progress=watch,
-            )
-            found.append(watch.step)
-    return size, found[0], found[1], loading
+
+    def train(steps: int, progress: Progress) -> None:
+        fit_estimator(
+            build_estimator(name, size=pool.size, channels=pool.channels),
+            made[:steps],
+            steps=steps,
+            checkpoints=1,
+            validate=None,
+            device=options.device,
+            precision=precision,
+            progress=progress,
+        )
+
+    return size, *seconds_and_work(train, options.steps, options.device), loading
 
 
 def main() -> None:
@@ -138,7 +139,6 @@ def main() -> None:
     parser.add_argument("--methods", default="handaug,self,dvae,dvae-pose")
     parser.add_argument("--estimators", default="compact,unet,heatmap,simcc,resnet18")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, help="of all; each one's default for the device if not given")
     parser.add_argument("--precisions", default="32-true,bf16-mixed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
