@@ -121,7 +121,8 @@ def _point(config: GainConfig, budget: BudgetData, arms: dict[str, Any], sums: d
 
     others = [name for name in arms if name.endswith("+albumentations") and name not in (BASELINE, CANDIDATE)]
     pairs = [*((name, BASELINE) for name in others), *((CANDIDATE, name) for name in others)]
-    pairs += [pair for pair in (_BEYOND_RENDERS,) if set(pair) <= set(arms)]
+    if set(_BEYOND_RENDERS) <= set(arms):
+        pairs.append(_BEYOND_RENDERS)
     return {
         "budget": budget.name,
         "poses": budget.poses,

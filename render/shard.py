@@ -34,8 +34,8 @@ Floats = NDArray[np.float32]
 _KEPT_BYTES = 64 << 20
 """For backdrops of appearances that come again: drawing one takes 4 ms at 64 px."""
 
-
 _KEPT_RIGS = 500
+"""Rigs whose light stays measured: measuring one means loading its environment again."""
 
 
 class _Look(NamedTuple):
