@@ -3,8 +3,8 @@
     python benchmarks/cross_domain.py OUT [--seeds 5] [--steps 8000] [--n 20000] [--device auto]
 
 The recordings are those of `headset.py`. The source plays real: its train split is in every arm, its val split chooses
-checkpoints; the target's test split measures. A further arm adds the renders of help as they are, which tells how much
-of a gain is their poses and how much the target's look.
+checkpoints; the target's test split measures. Further arms add the renders of help as they are, which tells how much
+of a gain is their poses and how much the target's look, and both.
 
 Ends with what `handaug train-pose` prints: `OUT/cross-domain/report.html` and `gain.json`. Every step is a command of
 handaug and is shown; a run that was stopped goes on with the same command.
@@ -13,7 +13,7 @@ handaug and is shown; a run that was stopped goes on with the same command.
 import argparse
 
 from commands import handaug
-from headset import add_options, prepare
+from headset import ARMS, add_options, prepare
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     add_options(parser)
     given = parser.parse_args()
     files = prepare(given)
-    data = ("--real", files.source, "--test", files.target, "--renders", files.help, "--arms", "real+renders")
+    data = ("--real", files.source, "--test", files.target, "--renders", files.help, "--arms", ARMS)
     training = ("--seeds", given.seeds, "--steps", given.steps, "--device", given.device)
     where = ("--workspace", given.out, "--out", given.out / "cross-domain")
     handaug("train-pose", *data, *training, *where)

@@ -3,8 +3,8 @@
     python benchmarks/few_labels.py OUT [--budgets 25,100] [--seeds 5] [--steps 8000] [--n 20000] [--device auto]
 
 The target of `headset.py` plays real: it is trained on, at each budget with the labels of so many poses, and tested on.
-Minted images show poses of renders in the looks of its unlabelled train images, so they are the same at each budget. A
-further arm adds the renders as they are, which tells how much of a gain is their poses and how much the look.
+Minted images show poses of renders in the looks of its unlabelled train images, so they are the same at each budget.
+Further arms add the renders as they are, which tells how much of a gain is their poses and how much the look, and both.
 
 Ends with what `handaug train-pose` prints; the curve over budgets is in `OUT/few-labels/report.html`. A run that was
 stopped goes on with the same command.
@@ -13,7 +13,7 @@ stopped goes on with the same command.
 import argparse
 
 from commands import handaug
-from headset import add_options, prepare
+from headset import ARMS, add_options, prepare
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--budgets", default="25,100", help="in poses, or all")
     given = parser.parse_args()
     files = prepare(given)
-    data = ("--real", files.target, "--renders", files.help, "--arms", "real+renders")
+    data = ("--real", files.target, "--renders", files.help, "--arms", ARMS)
     training = ("--seeds", given.seeds, "--steps", given.steps, "--device", given.device)
     where = ("--workspace", given.out, "--out", given.out / "few-labels")
     handaug("train-pose", *data, *training, "--label-budgets", given.budgets, *where)

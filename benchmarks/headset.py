@@ -17,7 +17,7 @@ camera or side: minting owes no label to source or target.
 import argparse
 import importlib.util
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,16 @@ import numpy as np
 from commands import handaug
 from numpy.typing import NDArray
 
+from handaug.augment.checker import default_checker_config, train_checkers
+from handaug.cli.common import RichProgress, pick_device
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import NOT_LABELLED, RIGHT
 from handaug.data_specs.subset import write_subset
 
-__all__ = ["Recordings", "add_options", "prepare", "without_labels"]
+__all__ = ["ARMS", "Recordings", "add_options", "prepare", "without_labels"]
 
 PANORAMAS = ("courtyard", "interior", "night", "studio")
+ARMS = "real+renders,real+renders+minted"
 VIEW = ("--camera", "egocentric", "--pose-kinds", "open=1,relaxed=1,count=2,pinch=1")
 
 
@@ -58,6 +61,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source-poses", type=int, default=1000, help="80 %% for training, as in all sets")
     parser.add_argument("--target-poses", type=int, default=2000)
     parser.add_argument("--help-poses", type=int, default=6000)
+    parser.add_argument("--disentangle-steps", type=int, default=4000)
+    parser.add_argument("--checker-steps", type=int, default=12_000, help="of each of the two")
     parser.add_argument("--device", default="auto")
 
 
@@ -74,7 +79,10 @@ def prepare(given: argparse.Namespace) -> Recordings:
     handaug("render", files.target, "--poses", given.target_poses, *VIEW, *wild, *where)
     handaug("render", files.help, "--poses", given.help_poses, "--appearances", 8, *VIEW, "--seed", 13, *where)
     without_labels(files.target, files.looks)
-    handaug("disentangle", *where, *device)
+    handaug("disentangle", "--steps", given.disentangle_steps, *where, *device)
+    place = pick_device(given.device)
+    settings = replace(default_checker_config(place), steps=given.checker_steps)
+    train_checkers(files.help, given.out / "checker", settings, device=place, progress=RichProgress())
     handaug("remix", "--n", given.n, "--appearances", files.looks, *where, *device)
     return files
 
