@@ -61,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source-poses", type=int, default=1000, help="80 %% for training, as in all sets")
     parser.add_argument("--target-poses", type=int, default=2000)
     parser.add_argument("--help-poses", type=int, default=6000)
-    parser.add_argument("--disentangle-steps", type=int, default=4000)
+    parser.add_argument("--disentangle-steps", type=int, default=2000)
     parser.add_argument("--checker-steps", type=int, default=12_000, help="of each of the two")
     parser.add_argument("--device", default="auto")
 
