@@ -142,7 +142,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     minted: RowPool | None = None,
-    minted_fraction: float = 0.5,
+    minted_fraction: float = 0.25,
     transform: TrainTransform | None = None,
 ) -> Iterator[Batch]:
     """Endless training batches.

@@ -65,7 +65,7 @@ class GainConfig:
     """Learning rate, the same in every arm (--lr)."""
     checkpoints: int = 5
     """Checkpoints of which each run keeps the best on validation."""
-    minted_fraction: float = 0.5
+    minted_fraction: float = 0.25
     """Share of the batch that minted rows, or renders, take beside real ones (--minted-fraction)."""
     weight_scale: float | None = None
     """Label error in pixels at which a minted row counts half; all count alike if None (--weight-scale)."""

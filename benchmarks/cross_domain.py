@@ -22,7 +22,7 @@ def main() -> None:
     given = parser.parse_args()
     files = prepare(given)
     data = ("--real", files.source, "--test", files.target, "--renders", files.help, "--arms", ARMS)
-    training = ("--seeds", given.seeds, "--steps", given.steps, "--device", given.device)
+    training = ("--seeds", given.seeds, "--steps", given.steps, "--minted-fraction", 0.5, "--device", given.device)
     where = ("--workspace", given.out, "--out", given.out / "cross-domain")
     handaug("train-pose", *data, *training, *where)
 

@@ -23,7 +23,7 @@ def main() -> None:
     given = parser.parse_args()
     files = prepare(given)
     data = ("--real", files.target, "--renders", files.help, "--arms", ARMS)
-    training = ("--seeds", given.seeds, "--steps", given.steps, "--device", given.device)
+    training = ("--seeds", given.seeds, "--steps", given.steps, "--minted-fraction", 0.5, "--device", given.device)
     where = ("--workspace", given.out, "--out", given.out / "few-labels")
     handaug("train-pose", *data, *training, "--label-budgets", given.budgets, *where)
 

@@ -81,7 +81,7 @@ DEFAULT_ESTIMATOR = "compact"
 @click.option(
     "--minted-fraction",
     type=float,
-    default=0.5,
+    default=0.25,
     help="Share of each batch that minted images (or renders) take beside real ones.",
 )
 @click.option(
