@@ -128,7 +128,7 @@ def test_terms_against_a_second_implementation() -> None:
             mixed = Look(look.light[y : y + 1], look.style[y : y + 1])
             hand, lit = model.hand(layers.geometry[x : x + 1], mixed)
             alpha = 1 / (1 + np.exp(-layers.mask[x, 0].numpy()))
-            image = alpha * hand[0, 0].numpy() + (1 - alpha) * paint_out(images, inside)[y, 0].numpy()
+            image = alpha * hand[0, 0].numpy() + (1 - alpha) * layers.plate[y, 0].numpy()
             truth, mask = images[z, 0].numpy(), inside[z, 0].numpy()
             own = model.lit(
                 layers.geometry[z : z + 1], fit_light(layers.geometry[z : z + 1], images[x : x + 1], inside[z : z + 1])
@@ -137,8 +137,10 @@ def test_terms_against_a_second_implementation() -> None:
                 ("image", (np.abs(image - truth) * (1 + 2 * mask)).sum()),
                 ("hand", (np.abs(hand[0, 0].numpy() - truth) * mask).sum()),
                 ("light", (np.abs(lit[0, 0].numpy() - truth) * mask).sum()),
+                ("plate", (np.abs(layers.plate[y, 0].numpy() - truth) * (1 - mask)).sum()),
                 ("shade", (np.abs(own - images[x, 0].numpy()) * mask).sum()),
                 ("inside", mask.sum()),
+                ("outside", (1 - mask).sum()),
                 ("same", float((layers.geometry[x] - layers.geometry[z]).abs().mean())),
             ):
                 sums.setdefault(name, []).append(float(value))
@@ -146,6 +148,7 @@ def test_terms_against_a_second_implementation() -> None:
     assert terms["image"] == pytest.approx(10 * total["image"] / (2 * 32 * 32), rel=1e-4)
     for name in ("hand", "light", "shade"):
         assert terms[name] == pytest.approx(10 * total[name] / total["inside"], rel=1e-4)
+    assert terms["plate"] == pytest.approx(10 * total["plate"] / total["outside"], rel=1e-4)
     assert terms["same"] == pytest.approx(total["same"] / 2, rel=1e-4)
     logits = layers.mask.numpy().astype(np.float64)
     entropy = np.log1p(np.exp(-np.abs(logits))) + np.maximum(logits, 0) - logits * inside.numpy()

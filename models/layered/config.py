@@ -40,6 +40,8 @@ class LayeredConfig:
     """Weight of the hand layer as the fitted light alone draws it."""
     alpha_edge: float = 1.0
     """Weight of the differences between neighbouring pixels of the hand layer."""
+    alpha_plate: float = 1.0
+    """Weight of the background plate outside the true mask."""
     alpha_mask: float = 1.0
     """Weight of the mask's cross-entropy."""
     alpha_same: float = 0.3

@@ -6,6 +6,8 @@ For rows x, y, z where z shows the pose of x in the appearance of y (see `pairs`
 * hand: L1 of the hand layer against z inside z's mask. light: the same of its linear part.
 * edge: L1 between the differences of neighbouring pixels of the hand layer and of z, both inside z's mask: plain L1
   is content with a flat hand, and fingers in front of a palm are seen by their edges alone.
+* plate: L1 of y's plate against z outside z's mask; where y's own hand stood, z shows what is behind it. To know what
+  stands behind a hand is to know where it ends: trained without it, 51 poses gave mixes 1.6 dB worse on unseen ones.
 * mask: cross-entropy of each row's mask.
 * shade: the pixels of x, fitted linearly by the geometry code of z, which shows the same pose in another light. What
   no choice of light can explain is what the code does not know of the surface. As in photometric stereo, the same
@@ -23,7 +25,6 @@ from torch.nn import functional
 from handaug.models.heatmaps import place_cross_entropy, render_heatmaps
 from handaug.models.layered.config import LayeredConfig
 from handaug.models.layered.networks import LayeredNet, Layers, Look, fit_light
-from handaug.models.layered.plate import paint_out
 
 __all__ = ["STRIDE", "mix_terms", "total_loss"]
 
@@ -53,7 +54,7 @@ def mix_terms(
     look = model.look(images, layers, inside)
     mixed = Look(look.light[y], look.style[y])
     hand, lit = model.hand(layers.geometry[x], mixed)
-    composed = model.compose(layers.mask[x], hand, paint_out(images, inside)[y])
+    composed = model.compose(layers.mask[x], hand, layers.plate[y])
     truth, mask = images[z], inside[z]
     sigma = _SIGMA * min(images.shape[2:]) / 64.0
     entropy = place_cross_entropy(
@@ -64,6 +65,7 @@ def mix_terms(
         "hand": _l1(hand, truth, mask),
         "light": _l1(lit, truth, mask),
         "edge": _edge(hand, truth, mask),
+        "plate": _l1(layers.plate[y], truth, 1.0 - mask),
         "mask": functional.binary_cross_entropy_with_logits(layers.mask.float(), inside),
         "shade": _shade(model, layers, images, inside, x, z),
         "same": (layers.geometry[x].float() - layers.geometry[z].float()).abs().mean(),

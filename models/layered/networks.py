@@ -1,11 +1,11 @@
 """The networks of handaug's own disentangler: one U-Net for what a picture shows, one small net that redraws the hand.
 
 A picture is a hand in front of a plate: image = m * hand + (1 - m) * plate, with the mask m. The U-Net gives, for
-every pixel, the mask and features of the hand's geometry g that do not depend on light or skin; the plate is the
-picture with the hand painted out (`plate`). Light is not predicted but *fitted*: the hand's pixels are regressed on
-their geometry features, so the same coefficients draw another pose under the same light. With features that behave
-like the surface normal's spherical harmonics this is the classic linear model of diffuse light (Ramamoorthi and
-Hanrahan 2001; Basri and Jacobs 2003); a small modulated network adds what it lacks (shadows, gloss, texture).
+every pixel, the mask, features of the hand's geometry g that do not depend on light or skin, and the plate behind the
+hand. Light is not predicted but *fitted*: the hand's pixels are regressed on their geometry features, so the same
+coefficients draw another pose under the same light. With features that behave like the surface normal's spherical
+harmonics this is the classic linear model of diffuse light (Ramamoorthi and Hanrahan 2001; Basri and Jacobs 2003);
+a small modulated network adds what it lacks (shadows, gloss, texture).
 """
 
 from dataclasses import dataclass
@@ -87,6 +87,9 @@ class Layers:
     """(N, 4 * K, H/2, W/2) in [-1, 1]: K features per pixel as blocks of 2x2."""
     mask: Tensor
     """(N, 1, H, W) logits of the hand and all that belongs to the pose."""
+    plate: Tensor
+    """(N, C, H, W) in [0, 1], the background as the network guesses it behind the hand. It is learned from and not
+    shown: mixes take the picture with the hand painted out (`plate`)."""
     features: Tensor
     """(N, width, H/2, W/2), for the style."""
     deep: Tensor
@@ -148,6 +151,7 @@ class LayeredNet(nn.Module):
         # 3x3, not 1x1: the four pixels of a block see more than one another, else the blocks show.
         self.geometry = nn.Conv2d(width, 4 * geometry, 3, padding=1)
         self.mask = nn.Conv2d(width, 4, 3, padding=1)
+        self.plate = nn.Conv2d(width, 4 * channels, 3, padding=1)
         self.places = nn.Conv2d(4 * geometry, len(JOINTS), 1)
         self.style = nn.Linear(width + self.unet.deepest + (geometry + 1) * channels, style)
         self.first = _Modulated(4 * (geometry + channels), width, style)
@@ -163,6 +167,7 @@ class LayeredNet(nn.Module):
         return Layers(
             geometry=torch.tanh(self.geometry(features)),
             mask=functional.pixel_shuffle(self.mask(features), 2),
+            plate=functional.pixel_shuffle(self.plate(features), 2).sigmoid(),
             features=features,
             deep=deep,
         )

@@ -1,9 +1,9 @@
 """The background of a picture with the hand painted out.
 
-What stood behind a hand cannot be known, and a network that is asked for it draws the hand's own edges again, faintly:
-a second hand, which misleads whoever learns from the picture. So the hole is filled from what surrounds it, by the
-push-pull of Gortler et al. 1996 (The Lumigraph, section 3.4): averages of what is known on coarser and coarser grids,
-and back, each level used only where the finer ones know nothing.
+What stood behind a hand cannot be known, and the network, which is asked for it in training, draws the hand's own edges
+again, faintly: a second hand, which misleads whoever learns from the picture. So in mixes the hole is filled from what
+surrounds it, by the push-pull of Gortler et al. 1996 (The Lumigraph, section 3.4): averages of what is known on coarser
+and coarser grids, and back, each level used only where the finer ones know nothing.
 """
 
 from torch import Tensor
