@@ -13,7 +13,7 @@ handaug and is shown; a run that was stopped goes on with the same command.
 import argparse
 
 from commands import handaug
-from headset import ARMS, add_options, prepare
+from headset import add_options, prepare, training_options
 
 
 def main() -> None:
@@ -21,10 +21,8 @@ def main() -> None:
     add_options(parser)
     given = parser.parse_args()
     files = prepare(given)
-    data = ("--real", files.source, "--test", files.target, "--renders", files.help, "--arms", ARMS)
-    training = ("--seeds", given.seeds, "--steps", given.steps, "--minted-fraction", 0.5, "--device", given.device)
-    where = ("--workspace", given.out, "--out", given.out / "cross-domain")
-    handaug("train-pose", *data, *training, *where)
+    data = ("--real", files.source, "--test", files.target, "--out", given.out / "cross-domain")
+    handaug("train-pose", *data, *training_options(given, files))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ stopped goes on with the same command.
 import argparse
 
 from commands import handaug
-from headset import ARMS, add_options, prepare
+from headset import add_options, prepare, training_options
 
 
 def main() -> None:
@@ -22,10 +22,8 @@ def main() -> None:
     parser.add_argument("--budgets", default="25,100", help="in poses, or all")
     given = parser.parse_args()
     files = prepare(given)
-    data = ("--real", files.target, "--renders", files.help, "--arms", ARMS)
-    training = ("--seeds", given.seeds, "--steps", given.steps, "--minted-fraction", 0.5, "--device", given.device)
-    where = ("--workspace", given.out, "--out", given.out / "few-labels")
-    handaug("train-pose", *data, *training, "--label-budgets", given.budgets, *where)
+    data = ("--real", files.target, "--label-budgets", given.budgets, "--out", given.out / "few-labels")
+    handaug("train-pose", *data, *training_options(given, files))
 
 
 if __name__ == "__main__":

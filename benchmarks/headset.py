@@ -31,10 +31,9 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import NOT_LABELLED, RIGHT
 from handaug.data_specs.subset import write_subset
 
-__all__ = ["ARMS", "Recordings", "add_options", "prepare", "without_labels"]
+__all__ = ["Recordings", "add_options", "prepare", "training_options", "without_labels"]
 
 PANORAMAS = ("courtyard", "interior", "night", "studio")
-ARMS = "real+renders,real+renders+minted"
 VIEW = ("--camera", "egocentric", "--pose-kinds", "open=1,relaxed=1,count=2,pinch=1")
 
 
@@ -85,6 +84,12 @@ def prepare(given: argparse.Namespace) -> Recordings:
     train_checkers(files.help, given.out / "checker", settings, device=place, progress=RichProgress())
     handaug("remix", "--n", given.n, "--appearances", files.looks, *where, *device)
     return files
+
+
+def training_options(given: argparse.Namespace, files: Recordings) -> tuple[object, ...]:
+    """What `train-pose` is told in every scenario: half of a batch is minted, as labels are few or of few looks."""
+    arms = ("--renders", files.help, "--arms", "real+renders,real+renders+minted", "--minted-fraction", 0.5)
+    return (*arms, "--seeds", given.seeds, "--steps", given.steps, "--device", given.device, "--workspace", given.out)
 
 
 def without_labels(source: Path, out: Path) -> None:
