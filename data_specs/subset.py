@@ -35,6 +35,9 @@ def write_subset(
         fields: Optional fields to write beside those that every dataset has.
         kind: `rendered`, `minted` or `imported`; the view's by default.
         change: Applied to each block of rows by field, first axis rows.
+
+    Raises:
+        InputError: `out` cannot be written, or holds something else.
     """
     work = PartialOutput.open(out, config, overwrite=False)
     if work is None:

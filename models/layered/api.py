@@ -31,9 +31,9 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
     after the other.
 
     Two things keep a mix as sharp as its sources, where a network's own pictures are soft. The plate is the picture
-    itself with the hand painted out (`plate`). The details are what the network
-    does not redraw of the hand's own picture (edges, creases, noise) over the spread of what it draws; on another
-    look they are added in proportion to that look's spread. Neither changes what is learned.
+    itself with the hand painted out (`plate`). The details are what the network does not redraw of the hand's own
+    picture (edges, creases, noise) over the spread of what it draws; on another look they are added in proportion to
+    that look's spread. Neither changes what is learned.
 
     Example:
         model = load_layered(Path("handaug-work/disentangler"))
