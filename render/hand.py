@@ -26,6 +26,7 @@ from handaug.data_specs.joints import FINGERS, N_JOINTS
 from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, load_arrays
 from handaug.render.phenotypes import Phenotypes
 from handaug.render.pose_prior import ANGLES, HandPose
+from handaug.render.seating import seat_joints
 from handaug.render.subdivision import catmull_clark
 
 __all__ = ["JOINT_SEGMENTS", "SEGMENTS", "SHAPE_NAMES", "HandModel", "PosedHand", "RestHand", "mirror_quads"]
@@ -379,7 +380,7 @@ class HandModel:
 
 @cache
 def _load(levels: int) -> HandModel:
-    return HandModel(load_arrays(), levels)
+    return HandModel(seat_joints(load_arrays()), levels)
 
 
 def _segment_of(bone: str) -> int:

@@ -146,13 +146,14 @@ KINDS: dict[str, float] = {
 thumb meets a finger; every finger on its own; about or between two poses of the library; along the library's
 synergies. The order is part of the file format: only add."""
 
-# Degrees where thumb and finger meet pad to pad: least squares on the mean shape, gap between the pads against distance
-# from the middle of each range. Thumb: CMC flexion, abduction, rotation, MCP, IP; finger: MCP, abduction, PIP, DIP.
+# Degrees where thumb and finger meet pad to pad: least squares on the mean shape, tips 14.5 mm apart, against distance
+# from angles set by hand; the little finger stays 8 mm off. Thumb: CMC flexion, abduction, rotation, MCP, IP; finger:
+# MCP, abduction, PIP, DIP.
 _PINCHES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "index": ((25, 0, 8, 35, -8), (33, -5, 53, 31)),
-    "middle": ((24, -19, 20, 48, 70), (53, 8, 95, 57)),
-    "ring": ((25, 18, -3, 48, 28), (44, -20, 67, 40)),
-    "little": ((25, 18, -3, 48, 30), (47, -4, 47, 28)),
+    "index": ((26, 0, 6, 38, -7), (33, -4, 54, 32)),
+    "middle": ((26, -17, 15, 49, 72), (50, 9, 97, 59)),
+    "ring": ((26, 19, -4, 49, 43), (47, -16, 68, 43)),
+    "little": ((26, 19, -4, 49, 48), (66, -1, 38, 24)),
 }
 _THUMB = ("cmc_flexion", "cmc_abduction", "cmc_rotation", "mcp_flexion", "ip_flexion")
 _ADDUCTED = dict(zip(_FINGERS, (0.0, -4.0, -10.0, -16.0), strict=True))  # degrees, where fingers lie side by side
@@ -262,7 +263,7 @@ def _sample_curls(rng: np.random.Generator, kind: str) -> list[tuple[float, floa
         bend = rng.uniform(5, 40)
         return [around(bend + 4 * k, 0.9 * bend + 10 + 3 * k, 7) for k in range(4)]
     if kind == "fist":
-        return [around(76, 92, 8) for _ in _FINGERS]
+        return [around(76, 94, 7) for _ in _FINGERS]
     if kind == "count":
         straight = rng.uniform(size=4) < 0.45
         return [around(2, 6, 6) if up else around(72, 88, 12) for up in straight]

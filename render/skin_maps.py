@@ -109,7 +109,7 @@ def _palm_lines(rng: np.random.Generator, joints: Floats) -> list[_Line]:
     for name, chain, along in _fingers(joints):
         folds = [(chain[2], 2, 0.9), (chain[1], 1, 0.6)] if name == "thumb" else [(chain[2], 1, 0.8), (chain[1], 2, 1)]
         if name != "thumb":
-            folds.append((chain[0] + 0.42 * (chain[1] - chain[0]), 2, 0.9))
+            folds.append((chain[0] + 0.53 * (chain[1] - chain[0]), 2, 0.9))
         for at, count, strength in folds:
             for k in range(count):
                 middle = at + along * (0.0019 * (k - (count - 1) / 2))
@@ -118,10 +118,10 @@ def _palm_lines(rng: np.random.Generator, joints: Floats) -> list[_Line]:
     thumb = joints[2]
     edge = index + 0.25 * (thumb - index) + 0.004 * _unit(index - little)
     palm = 0.5 * (wrist + middle)
-    life = _curve([edge, 0.55 * palm + 0.45 * index, palm + 0.1 * (thumb - palm), wrist + 0.12 * (middle - wrist)])
+    life = _curve([edge, 0.55 * palm + 0.45 * index, palm + 0.1 * (thumb - palm), wrist + 0.05 * (middle - wrist)])
     head = _curve([edge, 0.5 * (palm + middle), palm + 0.5 * (little - palm), 0.62 * little + 0.38 * wrist])
-    outer = little + 0.2 * (wrist - little) + 0.012 * _unit(little - index)
-    heart = _curve([outer, 0.8 * ring + 0.2 * wrist, 0.86 * middle + 0.14 * wrist, 0.52 * index + 0.5 * middle])
+    outer = little + 0.13 * (wrist - little) + 0.012 * _unit(little - index)
+    heart = _curve([outer, 0.87 * ring + 0.13 * wrist, 0.93 * middle + 0.07 * wrist, 0.57 * index + 0.55 * middle])
     lines += [(life, 0.0006, 1.0), (head, 0.00055, 0.9), (heart, 0.00055, 0.9)]
     for _ in range(26):  # fine lines of no name
         start = wrist + rng.uniform(0.2, 0.95) * (middle - wrist) + rng.uniform(-0.035, 0.035) * _unit(index - little)
