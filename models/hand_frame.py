@@ -27,7 +27,16 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import FINGERS
 from handaug.data_specs.schema import RIGHT
 
-__all__ = ["ROOTS", "HandFrame", "hand_frame", "hand_points", "nearest_rotation", "rotation_angle", "with_root"]
+__all__ = [
+    "ROOTS",
+    "HandFrame",
+    "hand_frame",
+    "hand_points",
+    "nearest_rotation",
+    "reflections",
+    "rotation_angle",
+    "with_root",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -153,6 +162,13 @@ def rotation_angle(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     trace = np.einsum("...ij,...ij->...", np.asarray(a, np.float64), np.asarray(b, np.float64))
     angle: NDArray[np.float64] = np.degrees(np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0)))
     return angle
+
+
+def reflections(handedness: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """F (N, 3, 3) of each side, its own inverse."""
+    out = np.tile(np.eye(3), (len(handedness), 1, 1))
+    out[:, 2, 2] = _flip(handedness)
+    return out
 
 
 def _flip(handedness: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

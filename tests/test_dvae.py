@@ -265,7 +265,8 @@ def test_motions_move_labels_as_they_move_the_hand(data: Path) -> None:
     points[..., 0] *= sign[:, None]
     side = np.where(mirrored.numpy(), 1 - view.read("handedness"), view.read("handedness"))
     frame = hand_frame(points @ turn.transpose(0, 2, 1), side)
-    for name, expected in (("pose3d", frame.pose3d), ("cpose", frame.cpose), ("viewpoint", frame.viewpoint)):
+    whole = frame.viewpoint * np.where(side == 1, -1.0, 1.0)[:, None, None] ** np.array([0, 0, 1])
+    for name, expected in (("pose3d", frame.pose3d), ("cpose", frame.cpose), ("viewpoint", whole)):
         assert np.allclose(moved.vector(name).numpy(), expected.reshape(count, -1), atol=1e-4), name
     assert np.array_equal(moved.side.numpy() > 0, side == 1)
     # The placement follows the picture: keypoints of the moved label are the moved keypoints.
@@ -495,6 +496,15 @@ def test_cpose_and_viewpoint_make_3dpose(data: Path) -> None:
     poses = read_poses(HandDataset(data, split="test"), "wrist")
     parts = {"cpose": poses.cpose, "viewpoint": 1.7 * poses.viewpoint}  # the nearest rotation undoes the factor
     assert torch.allclose(Dvae.pose3d(parts, poses.side), poses.pose3d, atol=1e-4)
+
+
+def test_a_right_and_a_left_hand_of_one_viewpoint_differ_in_the_viewpoint_vector(data: Path) -> None:
+    """3DPose = (R F) CPose without being told the side, which the networks of z are not."""
+    poses = read_poses(HandDataset(data), "wrist")
+    poses = poses.moved(torch.zeros(len(poses)), torch.arange(len(poses)) % 2 == 0)
+    assert set(np.sign(poses.side.numpy())) == {-1.0, 1.0}
+    made = poses.cpose.view(-1, 21, 3) @ poses.viewpoint.view(-1, 3, 3).mT
+    assert torch.allclose(made.flatten(1), poses.pose3d, atol=1e-4)
 
 
 def test_true_images_score_as_copies_do(runs: dict[str, Path], data: Path) -> None:

@@ -28,7 +28,7 @@ from handaug.render.scene import Appearance
 
 Arrays = dict[str, NDArray[Any]]
 needs_blender = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="needs the extra `render`")
-CONFIG = RenderConfig(poses=10, appearances=4, size=32, channels="rgb", quality="draft", seed=3, occluders=True)
+CONFIG = RenderConfig(poses=10, appearances=4, size=32, channels="rgb", quality="standard", seed=3, occluders=True)
 
 
 # -- rigs and who wears them

@@ -10,7 +10,7 @@ from handaug.data_specs.errors import InputError
 from handaug.models.dvae.config import METHODS, DvaeConfig
 from handaug.models.dvae.data import Poses, place_pixels
 from handaug.models.dvae.model import DVAE, Batch
-from handaug.models.hand_frame import hand_points, nearest_rotation
+from handaug.models.hand_frame import hand_points, nearest_rotation, reflections
 from handaug.models.trained import TrainedDisentangler, load_parts
 
 __all__ = ["Dvae", "load_dvae"]
@@ -119,7 +119,8 @@ class Dvae(TrainedDisentangler[DVAE, DvaeConfig]):
             return vectors["placed_pose"][:, :63]
         cpose, viewpoint = (vectors[name].double().cpu().numpy() for name in ("cpose", "viewpoint"))
         right = (side.cpu().numpy() > 0).astype(np.int64)
-        points = hand_points(cpose.reshape(-1, 21, 3), nearest_rotation(viewpoint.reshape(-1, 3, 3)), right)
+        turned = nearest_rotation(viewpoint.reshape(-1, 3, 3) @ reflections(right))
+        points = hand_points(cpose.reshape(-1, 21, 3), turned, right)
         return torch.from_numpy(points.reshape(-1, 63).astype(np.float32)).to(side.device)
 
     def placed_keypoints(self, vectors: dict[str, Tensor]) -> Tensor:

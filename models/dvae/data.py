@@ -24,7 +24,7 @@ from handaug.data_specs.schema import RIGHT
 from handaug.models.dvae.config import DvaeConfig
 from handaug.models.dvae.modalities import POSE_PARTS
 from handaug.models.dvae.model import Batch
-from handaug.models.hand_frame import hand_frame, with_root
+from handaug.models.hand_frame import hand_frame, reflections, with_root
 
 __all__ = ["Poses", "Tags", "TrainRows", "move_images", "place_pixels", "read_poses", "read_train_rows", "to_network"]
 
@@ -47,7 +47,8 @@ class Poses:
     cpose: Tensor
     """(N, 63)."""
     viewpoint: Tensor
-    """(N, 9)."""
+    """(N, 9) R F of `hand_frame`, what turns CPose into 3DPose: for right hands a reflection too. R alone leaves open
+    on which side of the palm the fingers bend: 3DPose of z could then be no better than the mean of both, 3 cm off."""
     placement: Tensor
     """(N, 5): see `modalities`."""
     scale: Tensor
@@ -89,7 +90,6 @@ class Poses:
         motion = _turn(angle) * torch.stack([sign, torch.ones_like(sign), torch.ones_like(sign)], 1)[:, None]
         pose3d = self.pose3d.view(-1, 21, 3) @ motion.mT
         viewpoint = motion @ self.viewpoint.view(-1, 3, 3)
-        viewpoint = viewpoint * torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], 1)[:, None]
         place = (motion[:, :2, :2] @ self.placement[:, :2, None])[..., 0]
         placement = torch.cat([place, self.placement[:, 2:4], self.placement[:, 4:] * sign[:, None]], 1)
         return dataclasses.replace(self, pose3d=pose3d.flatten(1), viewpoint=viewpoint.flatten(1), placement=placement)
@@ -131,7 +131,7 @@ def read_poses(data: HandDataset, root: str, index: NDArray[np.int64] | None = N
     numbers = {
         "pose3d": frame.pose3d.reshape(-1, 63),
         "cpose": frame.cpose.reshape(-1, 63),
-        "viewpoint": frame.viewpoint.reshape(-1, 9),
+        "viewpoint": (frame.viewpoint @ reflections(side)).reshape(-1, 9),
         "placement": np.concatenate([placement, sign[:, None]], 1),
         "scale": frame.scale,
     }

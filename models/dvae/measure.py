@@ -21,7 +21,7 @@ from handaug.models.dvae.data import Poses, Tags, read_poses
 from handaug.models.dvae.losses import gaussian_kl
 from handaug.models.dvae.modalities import POSE_PARTS
 from handaug.models.dvae.model import Batch
-from handaug.models.hand_frame import nearest_rotation, rotation_angle, with_root
+from handaug.models.hand_frame import nearest_rotation, reflections, rotation_angle, with_root
 from handaug.models.metrics import MM_FAR_GRID, MM_GRID, KeypointMetrics, area_under_pck, pck_curve
 
 __all__ = [
@@ -141,8 +141,9 @@ def compare(predicted: dict[str, Tensor], rows: Rows) -> Estimates:
             distances[name] = np.where(counted, np.linalg.norm(error, axis=-1) * scale * 1000.0, np.nan)
     angle = None
     if "viewpoint" in predicted:
-        turned = nearest_rotation(predicted["viewpoint"].view(-1, 3, 3).numpy())
-        angle = rotation_angle(turned, rows.poses.viewpoint.view(-1, 3, 3).numpy())
+        found, true = (v.view(-1, 3, 3).double().numpy() for v in (predicted["viewpoint"], rows.poses.viewpoint))
+        undo = reflections((rows.poses.side.numpy() > 0).astype(np.int64))
+        angle = rotation_angle(nearest_rotation(found @ undo), true @ undo)
     return Estimates(distances, poses, angle)
 
 

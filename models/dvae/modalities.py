@@ -43,7 +43,7 @@ MODALITIES: dict[str, Modality] = {
         Modality("content", 0, 127.5, "the tag image: another pose with the same appearance_id"),
         Modality("pose3d", 63, 1.0, "3DPose: root-relative joints, unit s"),
         Modality("cpose", 63, 1.0, "CPose: 3DPose in the canonical frame, left-hand shape, unit s"),
-        Modality("viewpoint", 9, 1.0, "the entries of the rotation from CPose to 3DPose, row by row"),
+        Modality("viewpoint", 9, 1.0, "the entries of the matrix R F from CPose to 3DPose, row by row"),
         # Root x, y in half image sides from the centre, ln(half sides per s / 0.2), 10 s / depth, side -1 or 1.
         Modality("placement", 5, 1.0, "where the root lies, how large and how near the hand is, and its side"),
         Modality("placed_pose", 68, 1.0, "3DPose, then placement"),
