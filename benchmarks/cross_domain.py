@@ -11,19 +11,23 @@ handaug and is shown; a run that was stopped goes on with the same command.
 """
 
 import argparse
+import sys
 
 from commands import handaug
 from headset import add_options, prepare, training_options
 
+from handaug.cli.common import exit_code_of
 
-def main() -> None:
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     given = parser.parse_args()
     files = prepare(given)
     data = ("--real", files.source, "--test", files.target, "--out", given.out / "cross-domain")
     handaug("train-pose", *data, *training_options(given, files))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of(main, debug=False))

@@ -15,6 +15,7 @@ of each with its own pose code and with the other's, which should change nothing
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from handaug.augment.checker import default_checker_config, train_checkers
+from handaug.cli.common import exit_code_of
 from handaug.data_specs.draw import as_rgb, image_grid, save_png
 from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
@@ -69,7 +71,7 @@ def fig5(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
     return image_grid(lines, scale=2)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("renders", type=Path)
     parser.add_argument("out", type=Path)
@@ -113,7 +115,8 @@ def main() -> None:
     print(
         f"lines of table2.png, above and below: poses, appearances, {', '.join(models)}; fig5.png: pairs in that order"
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of(main, debug=False))

@@ -11,12 +11,15 @@ stopped goes on with the same command.
 """
 
 import argparse
+import sys
 
 from commands import handaug
 from headset import add_options, prepare, training_options
 
+from handaug.cli.common import exit_code_of
 
-def main() -> None:
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--budgets", default="25,100", help="in poses, or all")
@@ -24,7 +27,8 @@ def main() -> None:
     files = prepare(given)
     data = ("--real", files.target, "--label-budgets", given.budgets, "--out", given.out / "few-labels")
     handaug("train-pose", *data, *training_options(given, files))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of(main, debug=False))

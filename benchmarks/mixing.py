@@ -8,6 +8,7 @@ Runs that are complete are not trained again.
 """
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +17,11 @@ import numpy as np
 from handaug.augment.batches import RowPool
 from handaug.augment.gain_runs import ARMS, BASELINE, CANDIDATE, Recipe, Training, train_run, validation_of
 from handaug.augment.parallel import run_trainings
-from handaug.cli.common import RichProgress, pick_device
+from handaug.cli.common import RichProgress, exit_code_of, pick_device
 from handaug.data_specs.reader import HandDataset
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("real", type=Path)
     parser.add_argument("minted", type=Path)
@@ -56,7 +57,8 @@ def main() -> None:
     found = {name: [min(validation_of(folder)) for folder in places] for name, places in folders.items()}
     for name, values in sorted(found.items(), key=lambda item: float(np.mean(item[1]))):
         print(f"{name:<32} {np.mean(values):6.3f} px   seeds {' '.join(f'{value:.3f}' for value in values)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of(main, debug=False))

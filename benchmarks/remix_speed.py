@@ -16,6 +16,7 @@ WORKSPACE holds renders.h5, disentangler/ and checker/ (a bare `handaug remix` m
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ from handaug.augment.mint import Mint
 from handaug.augment.remix import RemixConfig, default_workers, remix
 from handaug.augment.remix_plan import SHARD_IMAGES, ShardPlan
 from handaug.augment.remix_work import Job, adopt, encode_rows, rounds
+from handaug.cli.common import exit_code_of
 from handaug.data_specs.progress import SILENT, Advance
 
 __all__ = ["main"]
@@ -110,7 +112,7 @@ def _used() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def main() -> None:
+def main() -> int:
     """Measure what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
@@ -142,7 +144,8 @@ def main() -> None:
     print(f"limit        {limit:8.0f} tried images/s (before {before:.0f}, after {after:.0f})")
     print(f"ratio        {tried / seconds / limit:8.2f} end to end, {warm:.2f} after start and encoding")
     print(f"processor    {cost * tried:8.1f} s at the limit, {used:.1f} s used: ratio {cost * tried / used:.2f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of(main, debug=False))

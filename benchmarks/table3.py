@@ -16,6 +16,7 @@ not get. `count` reads the answers that the sheet saves and prints the share wit
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from handaug.augment.preference import Trial, count_answers, write_sheet
+from handaug.cli.common import exit_code_of
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.feature_scores import feature_scores, load_feature_network
@@ -96,7 +98,7 @@ def count(options: argparse.Namespace) -> None:
     print(PAPER)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True)
     one = parts.add_parser("scores")
@@ -119,7 +121,8 @@ def main() -> None:
         part.set_defaults(work=work)
     options = parser.parse_args()
     options.work(options)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of(main, debug=False))

@@ -28,6 +28,7 @@ stopped command goes on; what is trained is not trained again. OUT/table4.json a
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +40,7 @@ from numpy.typing import NDArray
 
 from handaug.augment.bootstrap import ErrorSums, relative_gain
 from handaug.augment.parallel import run_trainings
+from handaug.cli.common import exit_code_of
 from handaug.cli.progress import RichProgress
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
@@ -212,7 +214,7 @@ def as_markdown(rows: list[dict[str, object]], seeds: int, mean_pose: float) -> 
     return "\n".join([*lines, "", f"{seeds} seeds; intervals 95 %, bootstrap over seeds and test poses.", ""])
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("renders", type=Path)
     parser.add_argument("out", type=Path)
@@ -249,7 +251,8 @@ def main() -> None:
     stored = {"rows": rows, "seeds": options.seeds, "mean_pose_px": mean_pose, "train_rows": len(train)}
     (options.out / "table4.json").write_text(json.dumps({**stored, "test_rows": len(test)}, indent=1) + "\n")
     print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of(main, debug=False))
