@@ -32,7 +32,7 @@ _SCALE_UNIT = 0.2
 """Half image sides per s of a hand that fills two thirds of the crop."""
 
 _DEPTH_UNIT = 0.1
-"""s / depth of a root about 36 cm away."""
+"""s / depth of a root about 44 cm away."""
 
 _NEAREST = 0.1
 """No joint may come nearer to the camera than this share of the root's depth."""

@@ -6,7 +6,7 @@ summed over all pixels or coordinates of a row and averaged over the rows of a b
 lambda under a KL with weight beta is the ELBO of a Gaussian of standard deviation sqrt(beta / lambda) units:
 
 * images in grey levels of 0..255: beta = 100 is a noise of 10 levels;
-* poses in units of s (middle mcp to middle pip, about 36 mm): beta = 0.01 is a noise of 0.1 s, 3.6 mm.
+* poses in units of s (middle mcp to middle pip, about 44 mm): beta = 0.01 is a noise of 0.1 s, 4.4 mm.
 
 Images in 0..1 or poses in metres would make the same numbers collapse every latent dimension to its prior; poses in
 millimetres would make the prior irrelevant.
