@@ -13,6 +13,8 @@ Reported, for all and for each group of rows:
 * found: share of images in which MediaPipe sees a hand.
 * median: of the distances of all labelled joints of the found hands, % of the longer side of the labelled joints' box.
 * astray: share of the found hands that are off by more than 20 % on average: something else was taken for the hand.
+* offset of each joint: how much nearer to the fingertips than its label MediaPipe puts it, along the bones that meet
+  there, % of the box: median over hands that are not astray and bones seen at length.
 * side: share of the found hands whose left or right is right. MediaPipe names the side as in a mirror image
   (`true_side`).
 
@@ -35,6 +37,7 @@ from numpy.typing import NDArray
 from handaug.cli.common import RichProgress, exit_code_of
 from handaug.data_specs.draw import draw_skeleton, image_grid, save_png
 from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.joints import JOINTS, PARENTS
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import LEFT, RIGHT
 from handaug.models.metrics import hand_box_sides, keypoint_distances
@@ -42,7 +45,7 @@ from handaug.render.config import CHOICES, RenderConfig
 from handaug.render.job import render_dataset
 from handaug.render.skin_model import nearest_monk
 
-__all__ = ["Judged", "facing", "figures", "main", "pixels_of_shares", "row_groups", "true_side"]
+__all__ = ["Judged", "facing", "figures", "main", "offsets_along", "pixels_of_shares", "row_groups", "true_side"]
 
 VERSION = "0.10.21"
 ASTRAY = 0.2
@@ -61,6 +64,8 @@ class Judged:
     """(N,) whether it saw a hand."""
     side_right: NDArray[np.bool_]
     """(N,) whether it saw a hand and named the right side."""
+    offsets: NDArray[np.float64]
+    """(N, 21) of `offsets_along`."""
 
     @classmethod
     def of(
@@ -76,7 +81,24 @@ class Judged:
         sides = np.array([true_side(label) for label in labels])
         boxes = hand_box_sides(keypoints, visibility)
         distances = keypoint_distances(answers, keypoints, visibility)
-        return cls(distances / np.where(boxes > 0, boxes, np.nan)[:, None], found, found & (sides == handedness))
+        sizes = np.where(boxes > 0, boxes, np.nan)[:, None]
+        along = offsets_along(answers, keypoints) / sizes
+        return cls(distances / sizes, found, found & (sides == handedness), np.where(distances >= 0, along, np.nan))
+
+
+def offsets_along(found: NDArray[np.floating[Any]], true: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """How far places (N, 21, 2) lie from their labels along the hand, (N, 21), positive towards the fingertips.
+
+    Along the line from the joint before to the one after; at the wrist towards the middle knuckle, at a tip along its
+    bone. NaN where that line is shorter than an eighth of the box of all joints: it points at the camera.
+    """
+    places = np.asarray(true, np.float64)
+    before = np.array([0 if parent < 0 else parent for parent in PARENTS])
+    after = np.array([_MIDDLE, *(joint if joint % 4 == 0 else joint + 1 for joint in range(1, len(PARENTS)))])
+    line = places[:, after] - places[:, before]
+    length = np.linalg.norm(line, axis=-1)
+    seen = length > np.ptp(places, axis=1).max(-1)[:, None] / 8
+    return np.where(seen, ((found - places) * line).sum(-1) / np.where(seen, length, 1.0), np.nan)
 
 
 def true_side(label: str) -> int:
@@ -221,7 +243,20 @@ def report(name: str, rows: HandDataset, judged: Judged, say: Callable[[str], No
         for group, row in groups.items():
             cells = "".join(f"{100 * row[key]:{width}.1f}" for key, width in _COLUMNS)
             say(f"{(way + ' ' + group).strip():28}{row['rows']:8.0f}{cells}")
+    fair = judged.found & ~(np.nan_to_num(np.nanmean(np.where(judged.found[:, None], judged.shares, 0), 1)) > ASTRAY)
+    say(f"\n{'not astray':28}{int(fair.sum()):8}{'':9}{'median %':>10}{'offset %':>10}")
+    table["joint"] = {}
+    for joint, joint_name in enumerate(JOINTS):
+        median, offset = (_median(part[fair, joint]) for part in (judged.shares, judged.offsets))
+        table["joint"][joint_name] = {"median": median, "offset": offset}
+        say(f"{joint_name:45}{100 * median:10.1f}{100 * offset:+10.1f}")
     return table
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    """Of those that are numbers."""
+    there = values[np.isfinite(values)]
+    return float(np.median(there)) if len(there) else float("nan")
 
 
 _COLUMNS = (("found", 9), ("median", 10), ("astray", 10), ("side", 9))

@@ -48,6 +48,24 @@ def test_shares_of_the_image_become_pixels_about_centres() -> None:
     assert realism.pixels_of_shares(corners, 64, 32).tolist() == [[-0.5, -0.5], [63.5, 31.5], [0.0, 0.0]]
 
 
+def test_offsets_are_measured_along_the_bones_towards_the_fingertips() -> None:
+    """A hand drawn straight along y: places 3 px further up and 7 px aside are +3, whatever the picture's turn; bones
+    that point at the camera say nothing."""
+    true = np.zeros((2, 21, 2))
+    for finger in range(5):
+        for part in range(4):
+            true[:, 1 + 4 * finger + part] = (10 * finger, 40 + 20 * part)
+    true[:, 0] = (20, 0)  # below the middle finger
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    found = true + (7.0, 3.0)
+    true[1], found[1] = true[1] @ turn.T, found[1] @ turn.T
+    offsets = realism.offsets_along(found, true)
+    straight = [joint for joint in range(21) if joint not in (1, 5, 13, 17)]  # the others' lines begin at the wrist
+    np.testing.assert_allclose(offsets[:, straight], 3.0)
+    true[0, 7] = true[0, 6] = true[0, 5]
+    assert np.isnan(realism.offsets_along(found, true)[0, 6])
+
+
 def test_distances_are_shares_of_the_longer_side_of_the_labelled_box() -> None:
     true = _square_hands(3)
     answers = true + (3.0, 4.0)  # 5 px of 100
