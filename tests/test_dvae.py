@@ -507,6 +507,21 @@ def test_a_right_and_a_left_hand_of_one_viewpoint_differ_in_the_viewpoint_vector
     assert torch.allclose(made.flatten(1), poses.pose3d, atol=1e-4)
 
 
+def test_a_sample_of_rows_holds_pairs_of_many_poses(data: Path) -> None:
+    """A dozen rows of a view: two of each pose that has as many, spread from its first poses to its last."""
+    view = HandDataset(data, split="train")
+    pose = view.read("pose_id")
+    rows = read_rows(view, "wrist", 12)
+    at = [
+        int(np.flatnonzero((view.read("images").transpose(0, 3, 1, 2) == one.numpy()).all((1, 2, 3)))[0])
+        for one in rows.images
+    ]
+    found, counts = np.unique(pose[at], return_counts=True)
+    assert 6 <= len(at) <= 12 and len(found) >= 6 and counts.max() <= 2
+    ranks = np.searchsorted(np.unique(pose), found)
+    assert ranks[0] == 0 and ranks[-1] == len(np.unique(pose)) - 1
+
+
 def test_true_images_score_as_copies_do(runs: dict[str, Path], data: Path) -> None:
     """`pair_psnr_db` and `copy_psnr_db` of a model that returns x unchanged are equal."""
     rows = read_rows(HandDataset(data, split="train"), "wrist", 20)

@@ -195,7 +195,7 @@ def default_dvae_config(method: str, rows: int, size: tuple[int, int], device: s
 
     Returns:
         The paper's numbers. The paper gives no length: on a GPU 100 epochs, on a CPU what two cores do in about ten
-        minutes, with a decoder a quarter as wide; for dvae-pose 128 rows at 1e-3, as the paper's 32 at 1e-4 learn hardly
+        minutes, with a decoder a quarter as wide; for dvae-pose 128 rows at 1e-3: the paper's 32 at 1e-4 learn hardly
         anything in that time.
     """
     if device == "cpu":

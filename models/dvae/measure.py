@@ -68,12 +68,12 @@ class Rows:
 
 
 def read_rows(data: HandDataset, root: str, most: int | None = None) -> Rows:
-    """Read the first `most` usable rows of a view.
+    """Read the usable rows of a view, or about `most` of them: two of a pose, of poses spread evenly over the view.
 
     Raises:
         InputError: None of its rows has complete 3D labels.
     """
-    index = np.arange(len(data) if most is None else min(most, len(data)))
+    index = np.arange(len(data)) if most is None or most >= len(data) else _spread(data, most)
     index = index[read_poses(data, root, index).known.numpy()]
     if not len(index):
         raise InputError(f"{data.path}: has no rows with complete 3D labels in this split; give others")
@@ -91,6 +91,19 @@ def read_rows(data: HandDataset, root: str, most: int | None = None) -> Rows:
     images = torch.from_numpy(data.read("images", index)).permute(0, 3, 1, 2).contiguous()
     places = with_root(data.read("keypoints_2d", index), root)
     return Rows(images, read_poses(data, root, index), places, seen, tags, triples, hand)
+
+
+def _spread(data: HandDataset, most: int) -> NDArray[np.int64]:
+    """About `most` places in a view. Two rows of a pose, so that mixes have true renders; not its first rows, which may
+    be one pose in many looks."""
+    pose = data.read("pose_id") if data.has("pose_id") else np.arange(len(data))
+    _, first, group, counts = np.unique(pose, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(group, kind="stable")
+    rank = np.empty(len(pose), np.int64)
+    rank[order] = np.arange(len(pose)) - np.repeat(np.cumsum(counts) - counts, counts)
+    wanted = max(1, most // 2 if (counts > 1).any() else most)
+    chosen = np.unique(np.linspace(0, len(first) - 1, min(wanted, len(first))).astype(int))
+    return np.flatnonzero(np.isin(group, chosen) & (rank < 2))
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ def pixels(images: torch.Tensor) -> list[NDArray[np.uint8]]:
 
 
 def draw_estimates(model: Dvae, rows: Rows, count: int = 8, scale: int = 2) -> NDArray[np.uint8]:
-    """Fig. 8: image, CPose label and prediction, 3DPose label and prediction, for the first rows; two rows a line."""
-    few = subset(rows, np.arange(min(count, len(rows))))
+    """Fig. 8: image, CPose label and prediction, 3DPose label and prediction, for rows far apart; two rows a line."""
+    few = subset(rows, np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)))
     found = estimate_rows(model, few)
     size = model.size
     cells: list[list[NDArray[np.uint8]]] = [[enlarge(as_rgb(image), scale)] for image in pixels(few.images)]
