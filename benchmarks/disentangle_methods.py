@@ -15,7 +15,6 @@ of each with its own pose code and with the other's, which should change nothing
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from handaug.augment.checker import default_checker_config, train_checkers
-from handaug.cli.common import exit_code_of
+from handaug.cli.common import run_script
 from handaug.data_specs.draw import as_rgb, image_grid, save_png
 from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
@@ -119,4 +118,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main, debug=False))
+    run_script(main)

@@ -11,12 +11,11 @@ stopped goes on with the same command.
 """
 
 import argparse
-import sys
 
 from commands import handaug
 from headset import add_options, prepare, training_options
 
-from handaug.cli.common import exit_code_of
+from handaug.cli.common import run_script
 
 
 def main() -> int:
@@ -31,4 +30,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main, debug=False))
+    run_script(main)

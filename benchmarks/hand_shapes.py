@@ -45,7 +45,7 @@ def drawn_bones(model: HandModel, hands: int) -> tuple[dict[str, NDArray[np.floa
             steps[-1] *= 1 / (1 - 0.12)  # the tip joint lies 12 % inside the skin
             bones[finger].append(1000 * steps)
         palm = posed.vertices[np.unique(model.quads[model.face_segment == 1])]
-        at_knuckles = palm[np.abs(palm[:, 1] - 0.85 * joints[9, 1]) < 0.012]
+        at_knuckles = palm[np.abs(palm[:, 1] - 0.92 * joints[9, 1]) < 0.012]
         sizes.append(1000 * np.array([posed.vertices[:, 1].max(), np.ptp(at_knuckles[:, 0])]))
     return {finger: np.array(rows) for finger, rows in bones.items()}, np.array(sizes)
 

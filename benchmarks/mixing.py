@@ -8,7 +8,6 @@ Runs that are complete are not trained again.
 """
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 from handaug.augment.batches import RowPool
 from handaug.augment.gain_runs import ARMS, BASELINE, CANDIDATE, Recipe, Training, train_run, validation_of
 from handaug.augment.parallel import run_trainings
-from handaug.cli.common import RichProgress, exit_code_of, pick_device
+from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.reader import HandDataset
 
 
@@ -61,4 +60,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main, debug=False))
+    run_script(main)

@@ -97,7 +97,8 @@ def offsets_along(found: NDArray[np.floating[Any]], true: NDArray[np.floating[An
     after = np.array([_MIDDLE, *(joint if joint % 4 == 0 else joint + 1 for joint in range(1, len(PARENTS)))])
     line = places[:, after] - places[:, before]
     length = np.linalg.norm(line, axis=-1)
-    seen = length > np.ptp(places, axis=1).max(-1)[:, None] / 8
+    box = (np.nanmax(places, axis=1) - np.nanmin(places, axis=1)).max(-1)
+    seen = length > box[:, None] / 8
     return np.where(seen, ((found - places) * line).sum(-1) / np.where(seen, length, 1.0), np.nan)
 
 

@@ -16,7 +16,6 @@ WORKSPACE holds renders.h5, disentangler/ and checker/ (a bare `handaug remix` m
 
 import argparse
 import resource
-import sys
 import tempfile
 import time
 from contextlib import AbstractContextManager
@@ -32,7 +31,7 @@ from handaug.augment.mint import Mint
 from handaug.augment.remix import RemixConfig, default_workers, remix
 from handaug.augment.remix_plan import SHARD_IMAGES, ShardPlan
 from handaug.augment.remix_work import Job, adopt, encode_rows, rounds
-from handaug.cli.common import exit_code_of
+from handaug.cli.common import run_script
 from handaug.data_specs.progress import SILENT, Advance
 
 __all__ = ["main"]
@@ -148,4 +147,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main, debug=False))
+    run_script(main)

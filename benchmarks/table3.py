@@ -16,7 +16,6 @@ not get. `count` reads the answers that the sheet saves and prints the share wit
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from handaug.augment.preference import Trial, count_answers, write_sheet
-from handaug.cli.common import exit_code_of
+from handaug.cli.common import run_script
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.feature_scores import feature_scores, load_feature_network
@@ -125,4 +124,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main, debug=False))
+    run_script(main)

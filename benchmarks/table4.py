@@ -28,7 +28,6 @@ stopped command goes on; what is trained is not trained again. OUT/table4.json a
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +39,7 @@ from numpy.typing import NDArray
 
 from handaug.augment.bootstrap import ErrorSums, relative_gain
 from handaug.augment.parallel import run_trainings
-from handaug.cli.common import exit_code_of
+from handaug.cli.common import run_script
 from handaug.cli.progress import RichProgress
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
@@ -255,4 +254,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main, debug=False))
+    run_script(main)

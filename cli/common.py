@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -48,6 +48,7 @@ __all__ = [
     "json_option",
     "overwrite_option",
     "pick_device",
+    "run_script",
     "seed_option",
     "sigterm_raises",
     "workers_option",
@@ -267,6 +268,13 @@ def exit_code_of(work: Callable[[], int], debug: bool) -> int:
         line, code = _explain(error)
         print(" ".join(line.split()), file=sys.stderr, flush=True)
         return code
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Run a script of `benchmarks/` as commands are run; `--debug` anywhere on its command line shows the traceback."""
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    sys.exit(exit_code_of(main, debug))
 
 
 def _explain(error: BaseException) -> tuple[str, int]:

@@ -28,6 +28,7 @@ from handaug.render.scene import Appearance
 
 Arrays = dict[str, NDArray[Any]]
 needs_blender = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="needs the extra `render`")
+# Not draft: there the two kinds of noise alone make direct and relit pictures differ by about six levels.
 CONFIG = RenderConfig(poses=10, appearances=4, size=32, channels="rgb", quality="standard", seed=3, occluders=True)
 
 

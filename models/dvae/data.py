@@ -48,7 +48,7 @@ class Poses:
     """(N, 63)."""
     viewpoint: Tensor
     """(N, 9) R F of `hand_frame`, what turns CPose into 3DPose: for right hands a reflection too. R alone leaves open
-    on which side of the palm the fingers bend: 3DPose of z could then be no better than the mean of both, 3 cm off."""
+    on which side of the palm the fingers bend: 3DPose of z could then be no better than the mean of both, 26 mm off."""
     placement: Tensor
     """(N, 5): see `modalities`."""
     scale: Tensor

@@ -68,7 +68,7 @@ class Rows:
 
 
 def read_rows(data: HandDataset, root: str, most: int | None = None) -> Rows:
-    """Read the usable rows of a view, or about `most` of them: two of a pose, of poses spread evenly over the view.
+    """Read the usable rows of a view, or about `most` of them: of poses spread evenly over the view, two rows each.
 
     Raises:
         InputError: None of its rows has complete 3D labels.
@@ -94,16 +94,18 @@ def read_rows(data: HandDataset, root: str, most: int | None = None) -> Rows:
 
 
 def _spread(data: HandDataset, most: int) -> NDArray[np.int64]:
-    """About `most` places in a view. Two rows of a pose, so that mixes have true renders; not its first rows, which may
-    be one pose in many looks."""
+    """About `most` places in a view: poses spread evenly over it, of each two rows or more that lie far apart.
+
+    Two, so that mixes have true renders; far apart, since neighbours may share their light; and not the first rows of
+    the view, which may be one pose in many looks.
+    """
     pose = data.read("pose_id") if data.has("pose_id") else np.arange(len(data))
-    _, first, group, counts = np.unique(pose, return_index=True, return_inverse=True, return_counts=True)
-    order = np.argsort(group, kind="stable")
-    rank = np.empty(len(pose), np.int64)
-    rank[order] = np.arange(len(pose)) - np.repeat(np.cumsum(counts) - counts, counts)
-    wanted = max(1, most // 2 if (counts > 1).any() else most)
-    chosen = np.unique(np.linspace(0, len(first) - 1, min(wanted, len(first))).astype(int))
-    return np.flatnonzero(np.isin(group, chosen) & (rank < 2))
+    _, group, counts = np.unique(pose, return_inverse=True, return_counts=True)
+    each = max(2 if (counts > 1).any() else 1, -(-most // len(counts)))
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(counts)[:-1])
+    chosen = np.unique(np.linspace(0, len(counts) - 1, min(len(counts), max(1, most // each))).astype(int))
+    rows = [members[k][np.unique(np.linspace(0, counts[k] - 1, min(each, counts[k])).astype(int))] for k in chosen]
+    return np.sort(np.concatenate(rows))
 
 
 @dataclass(frozen=True)

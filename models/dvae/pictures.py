@@ -19,8 +19,8 @@ __all__ = ["PREDICTED", "TRUE", "draw_estimates", "draw_poses", "framed", "pixel
 
 TRUE = (204, 36, 29)
 PREDICTED = (32, 84, 200)
-_REACH = 6.0
-"""Half a picture's width in units of s; an outstretched hand reaches about 5.3 from the wrist."""
+_REACH = 5.0
+"""Half a picture's width in units of s; an outstretched hand reaches about 4.2 from the wrist."""
 
 
 def skeleton(
