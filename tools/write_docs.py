@@ -19,8 +19,8 @@ is absent, never zero; a joint that is not labelled is NaN with visibility 0.
 - **Pixels**: the centre of the top-left pixel is (0, 0), x to the right, y down.
 - **Camera frame**: metres, x right, y down, z forward (OpenCV); `camera` projects `keypoints_3d` to `keypoints_2d`.
 - **Joints**, in this order on every axis of 21: {", ".join(JOINTS)}.
-  In renders of anny's hand an MCP is the middle of a metacarpal's head, the wrist lies at the creases, a tip about 3 mm inside the skin;
-  other sets differ ([datasets.md](datasets.md)).
+  In renders of anny's hand an MCP is the middle of a metacarpal's head, the wrist lies at the creases, a tip about
+  3 mm inside the skin; other sets differ ([datasets.md](datasets.md)).
 - **Root attributes**: `schema`, `kind` (rendered, minted, imported), `joints`, `config` (JSON that reproduces it),
   `handaug_version`, `seed`, `complete`, `checksum` (of the content; `handaug verify` compares it).
 - Rows of one `group` lie in one split. Rendered rows of one `pose_id` share labels, camera and mask bit for bit.
