@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from handaug.augment.dvae_figures import PAPER_EPE_MM, PAPER_LABELLED, line_figure, pck_figure, text_table
-from handaug.cli.common import RichProgress, exit_code_of, pick_device
+from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.draw import save_png
 from handaug.data_specs.errors import WorkError
 from handaug.data_specs.reader import HandDataset
@@ -181,16 +181,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main() -> None:
+def main() -> int:
     """Run the chosen part."""
     arguments = parser().parse_args()
-
-    def work() -> int:
-        arguments.work(arguments)
-        return 0
-
-    sys.exit(exit_code_of(work, debug=False))
+    arguments.work(arguments)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -11,7 +11,6 @@ change of the error between neighbouring validations of the second half, in mm.
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from handaug.augment.dvae_figures import line_figure, text_table
-from handaug.cli.common import RichProgress, exit_code_of, pick_device
+from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.errors import WorkError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.dvae.config import DvaeConfig, default_dvae_config
@@ -134,7 +133,7 @@ def write(out: Path, name: str, table: list[dict[str, Any]]) -> None:
     print(text_table(table))
 
 
-def main() -> None:
+def main() -> int:
     """Run the chosen study."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = top.add_subparsers(required=True)
@@ -153,14 +152,10 @@ def main() -> None:
     two.add_argument("--seeds", type=int, default=3)
     two.set_defaults(work=joint)
     arguments = top.parse_args()
-
-    def work() -> int:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        arguments.work(arguments)
-        return 0
-
-    sys.exit(exit_code_of(work, debug=False))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.work(arguments)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

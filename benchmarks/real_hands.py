@@ -23,7 +23,6 @@ OUT holds real_hands.json, the runs, and examples-ARM.png: real images, not to b
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +37,7 @@ from handaug.augment.fits import check_fits
 from handaug.augment.gain_runs import Arm, Recipe, Training, predict_run, train_run
 from handaug.augment.leaks import check_leaks
 from handaug.augment.parallel import run_trainings
-from handaug.cli.common import RichProgress, exit_code_of, pick_device
+from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.draw import draw_skeleton, image_grid, save_png
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.importers.job import import_dataset
@@ -130,6 +129,12 @@ def reduction_interval(
 
 def prepare(arguments: argparse.Namespace, progress: RichProgress) -> tuple[dict[str, list[Path]], Path]:
     """Files of each arm, rendered if none are given, and the real data, imported if a folder is given."""
+    real: Path = arguments.real
+    # Said before renders are made, which takes minutes.
+    if real.suffix == ".h5":
+        HandDataset(real)
+    elif not real.is_dir():
+        raise InputError(f"--real {real}: no such folder; give one that `handaug import coco` reads, or a dataset")
     renders = arguments.renders
     if not renders:
         renders = [arguments.out / "renders.h5"]
@@ -143,7 +148,6 @@ def prepare(arguments: argparse.Namespace, progress: RichProgress) -> tuple[dict
         if not files or name in (*arms, "renders+minted"):
             raise InputError(f"--arm {text}: give NAME=FILE[,FILE...] with a name of its own")
         arms[name] = [Path(file) for file in files.split(",")]
-    real: Path = arguments.real
     if real.suffix != ".h5":
         first = HandDataset(renders[0])
         channels = "rgb" if first.channels == 3 else "mono"
@@ -346,7 +350,7 @@ def run(arguments: argparse.Namespace) -> None:
     show(table)
 
 
-def main() -> None:
+def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -373,13 +377,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int)
     arguments = parser.parse_args()
-
-    def work() -> int:
-        run(arguments)
-        return 0
-
-    sys.exit(exit_code_of(work, debug=False))
+    run(arguments)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

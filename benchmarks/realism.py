@@ -24,7 +24,6 @@ Targets, from what it does on photographs (77 to 100 %, 3.2 to 5.6 %): found 90,
 import argparse
 import json
 import subprocess
-import sys
 import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.cli.common import RichProgress, exit_code_of
+from handaug.cli.common import RichProgress, run_script
 from handaug.data_specs.draw import draw_skeleton, image_grid, save_png
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.joints import JOINTS, PARENTS
@@ -66,6 +65,11 @@ class Judged:
     """(N,) whether it saw a hand and named the right side."""
     offsets: NDArray[np.float64]
     """(N, 21) of `offsets_along`."""
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """(N,) mean share of each row's joints; 0 where no hand was found or labelled."""
+        return np.asarray(np.nan_to_num(np.nanmean(np.where(self.found[:, None], self.shares, 0.0), 1)))
 
     @classmethod
     def of(
@@ -169,7 +173,7 @@ def figures(judged: Judged, which: NDArray[np.bool_] | None = None) -> dict[str,
         "rows": float(picked.sum()),
         "found": float(found.sum() / picked.sum()) if picked.any() else nan,
         "median": float(np.nanmedian(shares)) if found.any() else nan,
-        "astray": float((np.nanmean(shares, 1) > ASTRAY).mean()) if found.any() else nan,
+        "astray": float((judged.means[found] > ASTRAY).mean()) if found.any() else nan,
         "side": float(judged.side_right[found].mean()) if found.any() else nan,
     }
 
@@ -219,7 +223,7 @@ def environment(folder: Path) -> Path:
 
 def draw_misses(rows: HandDataset, judged: Judged, answers: Path, out: Path) -> None:
     """Renders that were not found, then those farthest off: truth above, MediaPipe's answer below."""
-    off = np.where(judged.found, np.nan_to_num(np.nanmean(np.where(judged.found[:, None], judged.shares, 0), 1)), 9.0)
+    off = np.where(judged.found, judged.means, 9.0)
     worst = np.argsort(-off, kind="stable")[:_SHOWN]
     with np.load(_store(rows, answers)) as answer:
         places = pixels_of_shares(answer["landmarks"], rows.size[1], rows.size[0])
@@ -244,7 +248,7 @@ def report(name: str, rows: HandDataset, judged: Judged, say: Callable[[str], No
         for group, row in groups.items():
             cells = "".join(f"{100 * row[key]:{width}.1f}" for key, width in _COLUMNS)
             say(f"{(way + ' ' + group).strip():28}{row['rows']:8.0f}{cells}")
-    fair = judged.found & ~(np.nan_to_num(np.nanmean(np.where(judged.found[:, None], judged.shares, 0), 1)) > ASTRAY)
+    fair = judged.found & (judged.means <= ASTRAY)
     say(f"\n{'not astray':28}{int(fair.sum()):8}{'':9}{'median %':>10}{'offset %':>10}")
     table["joint"] = {}
     for joint, joint_name in enumerate(JOINTS):
@@ -291,7 +295,7 @@ def run(arguments: argparse.Namespace) -> None:
     (out / "realism.json").write_text(json.dumps(tables, indent=2) + "\n")
 
 
-def main() -> None:
+def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -302,13 +306,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--workers", type=int)
     arguments = parser.parse_args()
-
-    def work() -> int:
-        run(arguments)
-        return 0
-
-    sys.exit(exit_code_of(work, debug=False))
+    run(arguments)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
