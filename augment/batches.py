@@ -144,6 +144,7 @@ def training_batches(
     minted: RowPool | None = None,
     minted_fraction: float = 0.25,
     transform: TrainTransform | None = None,
+    first_step: int = 0,
 ) -> Iterator[Batch]:
     """Endless training batches.
 
@@ -155,12 +156,13 @@ def training_batches(
             they have weights, every batch has a weight for each of its rows.
         minted_fraction: Share of the slots, 0 to 1.
         transform: Applied to every row of the batch.
+        first_step: Of the first batch; those before it are passed over at no cost.
 
     Yields:
         Batches for `handaug.models.fit.fit_estimator`, images as bytes.
     """
     from_minted = 0 if minted is None else round(minted_fraction * batch_size)
-    step = 0
+    step = first_step
     while True:
         index = epoch_order(len(real), seed, _ORDER, step * batch_size, batch_size)[from_minted:]
         batch, weights = real.take(index), None

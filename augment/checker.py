@@ -38,6 +38,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.models.checkpoint import CONFIG, load_model, save_model
 from handaug.models.estimators import Estimator, build_estimator, load_estimator, save_estimator
 from handaug.models.fit import fit_estimator, predict_keypoints
+from handaug.models.loop import STATE
 from handaug.models.metrics import keypoint_distances
 from handaug.models.run_folder import RunFolder
 
@@ -244,17 +245,21 @@ def _train_fold(
         channels=pool.channels,
         **({} if config.width is None else {"width": config.width}),
     )
-    batches = training_batches(
-        pool, batch_size=config.batch_size, seed=seed, transform=TrainTransform("light", flips=pool.both_hands)
-    )
     fit_estimator(
         estimator,
-        batches,
+        lambda step: training_batches(
+            pool,
+            batch_size=config.batch_size,
+            seed=seed,
+            transform=TrainTransform("light", flips=pool.both_hands),
+            first_step=step,
+        ),
         steps=config.steps,
         lr=config.lr,
         checkpoints=1,
         validate=None,
         device=device,
+        state=folder / STATE,
         progress=progress,
         label=f"checker {fold + 1} of 2",
     )

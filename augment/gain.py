@@ -145,11 +145,19 @@ def _expect(
     """Say how long it will take, from a few steps that are timed and thrown away."""
     flips = TrainTransform("standard", flips=True)
     pool = data.pool([data.real], estimator)
-    batches = training_batches(pool, batch_size=config.batch_size, seed=0, transform=flips)
+    timed = partial(
+        fit_estimator,
+        estimator,
+        lambda step: training_batches(pool, batch_size=config.batch_size, seed=0, transform=flips, first_step=step),
+        checkpoints=1,
+        validate=None,
+        device=device,
+        precision=config.precision,
+    )
     with one_thread() if device == "cpu" else nullcontext():
-        fit_estimator(estimator, batches, steps=1, checkpoints=1, validate=None, device=device)
+        timed(steps=1)
         start = time.perf_counter()
-        fit_estimator(estimator, batches, steps=_TIMED_STEPS, checkpoints=1, validate=None, device=device)
+        timed(steps=_TIMED_STEPS)
         each = (time.perf_counter() - start) / _TIMED_STEPS
     runs = config.seeds * sum(len(config.arms_of("all" if budget is None else str(budget))) for budget in budgets)
     more = ", and what it takes to mint for the smaller budgets" if len(budgets) > 1 else ""
@@ -178,6 +186,7 @@ def _train_all(
         config.checkpoints,
         config.minted_fraction,
         device,
+        config.precision,
     )
     validation = RowPool([data.validation])
     trainings = []

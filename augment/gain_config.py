@@ -17,6 +17,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.models.disentangle.config import DisentangleConfig
 from handaug.models.estimators import Estimator
 from handaug.models.estimators.seen import check_seen
+from handaug.models.fabric import check_precision
 
 __all__ = ["GainConfig", "GainData", "check_start", "default_training", "identity", "open_data"]
 
@@ -63,6 +64,8 @@ class GainConfig:
     """Rows in a step (--batch-size)."""
     lr: float = 2e-3
     """Learning rate, the same in every arm (--lr)."""
+    precision: str = "32-true"
+    """Of the arithmetic (--precision)."""
     checkpoints: int = 5
     """Checkpoints of which each run keeps the best on validation."""
     minted_fraction: float = 0.25
@@ -94,6 +97,7 @@ class GainConfig:
             raise InputError(f"--weight-scale {self.weight_scale}: give a number of pixels above 0")
         if not 0 < self.lr < 1:
             raise InputError(f"--lr {self.lr}: give a learning rate between 0 and 1")
+        check_precision(self.precision)
         if self.checkpoints > self.steps:
             raise InputError(f"--steps {self.steps}: train at least {self.checkpoints} steps, one for each checkpoint")
         parse_budgets(self.label_budgets)

@@ -24,6 +24,7 @@ from handaug.models.estimators.base import KIND
 from handaug.models.estimators.predict import Prediction, predict
 from handaug.models.estimators.seen import write_seen
 from handaug.models.fit import fit_estimator
+from handaug.models.loop import STATE
 from handaug.models.metrics import keypoint_distances
 
 __all__ = [
@@ -126,6 +127,7 @@ class Training:
     checkpoints: int
     minted_fraction: float
     device: str
+    precision: str = "32-true"
 
 
 def make_estimator(recipe: Recipe, size: tuple[int, int], channels: int) -> Estimator:
@@ -184,7 +186,8 @@ def train_run(
     learned_from: Sequence[HandDataset],
     progress: Progress,
 ) -> None:
-    """Train one arm with one seed and store its best checkpoint; nothing is done where it lies there already.
+    """Train one arm with one seed and store its best checkpoint; nothing is done where it lies there already, and a
+    run that was killed goes on.
 
     Args:
         folder: Of the checkpoint.
@@ -206,22 +209,24 @@ def train_run(
     torch.manual_seed(own)  # the same initialisation in every arm
     estimator = make_estimator(training.recipe, real.size, real.channels)
     both_hands = real.both_hands or (extra is not None and extra.both_hands)
-    batches = training_batches(
-        real,
-        batch_size=training.batch_size,
-        seed=own,
-        minted=extra if arm.extra else None,
-        minted_fraction=1.0 if arm.alone else training.minted_fraction,
-        transform=TrainTransform("standard", flips=both_hands) if arm.transformed else None,
-    )
     result = fit_estimator(
         estimator,
-        batches,
+        lambda step: training_batches(
+            real,
+            batch_size=training.batch_size,
+            seed=own,
+            minted=extra if arm.extra else None,
+            minted_fraction=1.0 if arm.alone else training.minted_fraction,
+            transform=TrainTransform("standard", flips=both_hands) if arm.transformed else None,
+            first_step=step,
+        ),
         steps=training.steps,
         lr=training.lr,
         checkpoints=training.checkpoints,
         validate=lambda model: _mean_error(model, validation),
         device=training.device,
+        precision=training.precision,
+        state=folder / STATE,
         progress=progress,
         label=f"{arm.name}, seed {number}",
     )

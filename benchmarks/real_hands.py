@@ -45,6 +45,7 @@ from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.joints import FINGERS
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import LEFT, RIGHT
+from handaug.models.fabric import check_precision
 from handaug.models.metrics import KeypointMetrics, error_by_joint, hand_box_sides
 from handaug.render.config import RenderConfig
 from handaug.render.job import render_dataset
@@ -261,7 +262,7 @@ def train_all(arguments: argparse.Namespace, sources: dict[str, Source], device:
     pool = RightHands if arguments.as_right else RowPool
     training = Training(
         recipe_of(arguments), arguments.steps, arguments.batch_size, arguments.lr, arguments.checkpoints,
-        arguments.minted_fraction, device,
+        arguments.minted_fraction, device, arguments.precision,
     )  # fmt: skip
     folders = {name: [arguments.out / "runs" / name / f"seed-{k}" for k in range(arguments.seeds)] for name in sources}
     pools = {
@@ -335,12 +336,24 @@ def show(table: dict[str, Any]) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Everything, from nothing to the table."""
     device = pick_device(arguments.device)
+    check_precision(arguments.precision)
     arguments.out.mkdir(parents=True, exist_ok=True)
     files, real = prepare(arguments, RichProgress())
     whole = HandDataset(real)
     frames(len(whole), arguments.first, arguments.gap)
     sources = open_sources(arguments, files, whole)
-    kept = ("rows", "estimator", "width", "steps", "batch_size", "lr", "checkpoints", "minted_fraction", "as_right")
+    kept = (
+        "rows",
+        "estimator",
+        "width",
+        "steps",
+        "batch_size",
+        "lr",
+        "checkpoints",
+        "minted_fraction",
+        "as_right",
+        "precision",
+    )
     data = {name: [rows.checksum for rows in source.learned_from] for name, source in sources.items()}
     claim(arguments.out, {**{name: getattr(arguments, name) for name in kept}, "data": data})
     own = box_share(sources["renders"].train[0])
@@ -374,6 +387,7 @@ def main() -> int:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--checkpoints", type=int, default=5)
     parser.add_argument("--minted-fraction", type=float, default=0.5)
+    parser.add_argument("--precision", default="32-true", help="or bf16-mixed")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int)
     arguments = parser.parse_args()

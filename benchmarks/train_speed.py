@@ -121,7 +121,7 @@ def of_estimator(name: str, data: Path, precision: str, options: argparse.Namesp
     def train(steps: int, progress: Progress) -> None:
         fit_estimator(
             build_estimator(name, size=pool.size, channels=pool.channels),
-            made[:steps],
+            lambda _: made[:steps],
             steps=steps,
             checkpoints=1,
             validate=None,

@@ -77,6 +77,13 @@ DEFAULT_ESTIMATOR = "compact"
 )
 @click.option("--batch-size", type=int, default=None, show_default="16 on a CPU, 64 on a GPU", help="Images in a step.")
 @click.option("--lr", type=float, default=2e-3, help="Highest learning rate.")
+@click.option(
+    "--precision",
+    metavar="32-true|bf16-mixed",
+    default=None,
+    show_default="bf16-mixed on a GPU, 32-true on a CPU",
+    help="Number format of the networks' arithmetic.",
+)
 @click.option("--label-budgets", default="all", metavar="100,500,all", help="Label budgets, counted in poses.")
 @click.option(
     "--minted-fraction",
@@ -111,6 +118,7 @@ def command(
     steps: int | None,
     batch_size: int | None,
     lr: float,
+    precision: str | None,
     label_budgets: str,
     minted_fraction: float,
     weight_scale: float | None,
@@ -149,6 +157,7 @@ def command(
         steps=sized["steps"] if steps is None else steps,
         batch_size=sized["batch_size"] if batch_size is None else batch_size,
         lr=lr,
+        precision=precision or ("bf16-mixed" if place.startswith("cuda") else "32-true"),
         minted_fraction=minted_fraction,
         weight_scale=weight_scale,
         label_budgets=label_budgets,

@@ -3,10 +3,25 @@
 import warnings
 from typing import TYPE_CHECKING, Literal, cast
 
+from handaug.data_specs.errors import InputError
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["one_device"]
+__all__ = ["PRECISIONS", "check_precision", "one_device"]
+
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Of lightning-fabric; bf16-mixed keeps weights and losses in float32."""
+
+
+def check_precision(name: str) -> None:
+    """Refuse what is none of `PRECISIONS`.
+
+    Raises:
+        InputError: Names the option --precision and the choices.
+    """
+    if name not in PRECISIONS:
+        raise InputError(f"--precision {name}: choose one of {', '.join(PRECISIONS)}")
 
 
 def one_device(device: str, precision: str = "32-true") -> "Fabric":
@@ -14,7 +29,7 @@ def one_device(device: str, precision: str = "32-true") -> "Fabric":
 
     Args:
         device: "cpu", "cuda" or "cuda:N".
-        precision: "32-true" or "bf16-mixed".
+        precision: One of `PRECISIONS`.
     """
     from lightning_fabric import Fabric
 

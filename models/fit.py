@@ -1,26 +1,31 @@
 """One loop that fits a pose estimator, for every arm of an experiment alike.
 
 The number of steps and the number of validations are fixed; the weights of the best validation are kept. There is no
-early stopping: arms that are compared take equally many steps and equally many looks at validation.
+early stopping: arms that are compared take equally many steps and equally many looks at validation. A fit whose state
+is kept goes on where a kill left it, and on the same machine ends with the same weights.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from handaug.data_specs.errors import WorkError
+from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.progress import SILENT, Progress
+from handaug.models.checkpoint import load_state, save_state
 from handaug.models.estimators.base import Estimator
 from handaug.models.fabric import one_device
+from handaug.models.loop import SAVE_SECONDS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Batch", "FitResult", "fit_estimator", "predict_keypoints"]
+__all__ = ["Batch", "Batches", "FitResult", "fit_estimator", "predict_keypoints"]
 
 
 Batch = (
@@ -30,6 +35,9 @@ Batch = (
 )
 """Images (N, C, H, W), uint8 or float in [0, 1]; keypoints (N, 21, 2) pixels; visibility (N, 21), 0 not labelled; the
 weight of each sample (N,), if it has four parts; root-relative 3D (N, 21, 3) metres, if it has five."""
+
+Batches = Callable[[int], Iterable[Batch]]
+"""Batches of the steps from a given one on, counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class FitResult:
 
 def fit_estimator(
     estimator: Estimator,
-    batches: Iterable[Batch],
+    batches: Batches,
     *,
     steps: int,
     lr: float = 2e-3,
@@ -56,6 +64,7 @@ def fit_estimator(
     validate: Callable[[Estimator], float] | None,
     device: str = "cpu",
     precision: str = "32-true",
+    state: Path | None = None,
     label: str = "fit",
     progress: Progress = SILENT,
 ) -> FitResult:
@@ -66,7 +75,7 @@ def fit_estimator(
 
     Args:
         estimator: Moved to `device`; ends in evaluation mode with the best weights.
-        batches: At least `steps` of them; their order is the caller's, and the loop draws nothing at random.
+        batches: Those from a step on, up to `steps` at least; the loop draws nothing at random.
         steps: Optimiser steps.
         lr: Highest learning rate.
         checkpoints: Validations, evenly spaced, the last one at the end.
@@ -74,6 +83,8 @@ def fit_estimator(
             validation rows and keeps the last weights.
         device: "cpu", "cuda" or "cuda:N".
         precision: "32-true" or "bf16-mixed".
+        state: File that holds, from minute to minute, all it takes to go on; gone on from where it exists, removed at
+            the end. None starts afresh and keeps nothing.
         label: Name of the progress bar.
         progress: Where to show progress.
 
@@ -87,34 +98,80 @@ def fit_estimator(
     estimator.to(fabric.device).train()
     optimiser = torch.optim.AdamW(estimator.parameters(), lr=lr, weight_decay=1e-4)
     looks = [round(steps * (i + 1) / checkpoints) for i in range(checkpoints)]
-    scores: list[float] = []
-    losses: list[float] = []
-    best: dict[str, Tensor] = {}
-    total, source = torch.zeros((), device=fabric.device), iter(batches)
+    known = _Known(torch.zeros((), device=fabric.device))
+    if state is not None and state.exists():
+        known = _load(state, estimator, optimiser)
+        progress.note(f"{label}: goes on from step {known.step:,}")
+    losses, scores = known.losses, known.scores
+    source, saved_at = iter(batches(known.step)), time.monotonic()
     with progress.task(label, total=steps, unit="steps") as advance:
-        for step in range(steps):
+        advance(known.step)
+        for step in range(known.step, steps):
             for group in optimiser.param_groups:
                 group["lr"] = lr * _schedule(step, steps)
             batch = next(source, None)
             if batch is None:
                 raise ValueError(f"the batches ran out after {step} of {steps} steps")
-            total = total + _step(estimator, optimiser, fabric, batch)
+            known.loss = known.loss + _step(estimator, optimiser, fabric, batch)
             advance(1)
-            if step + 1 != looks[len(losses)]:
-                continue
-            losses.append(float(total) / (step + 1 - (looks[len(losses) - 1] if losses else 0)))
-            if not math.isfinite(losses[-1]):
-                raise WorkError(f"{label}: the loss is not finite before step {step + 1}; lower the learning rate")
-            total = torch.zeros_like(total)
-            if validate is not None:
-                scores.append(_score(estimator, validate))
-                if scores[-1] < min(scores[:-1], default=math.inf) or not best:
-                    best = {name: tensor.detach().clone() for name, tensor in estimator.state_dict().items()}
-    if best:
-        estimator.load_state_dict(best)
+            if step + 1 == looks[len(losses)]:
+                losses.append(float(known.loss) / (step + 1 - (looks[len(losses) - 1] if losses else 0)))
+                if not math.isfinite(losses[-1]):
+                    raise WorkError(f"{label}: the loss is not finite before step {step + 1}; lower the learning rate")
+                known.loss = torch.zeros_like(known.loss)
+                if validate is not None:
+                    scores.append(_score(estimator, validate))
+                    if scores[-1] < min(scores[:-1], default=math.inf) or not known.best:
+                        known.best = {name: tensor.detach().clone() for name, tensor in estimator.state_dict().items()}
+            if state is not None and time.monotonic() - saved_at >= SAVE_SECONDS:
+                known.step = step + 1
+                _save(state, known, estimator, optimiser)
+                saved_at = time.monotonic()
+    if known.best:
+        estimator.load_state_dict(known.best)
     estimator.eval()
+    if state is not None:
+        state.unlink(missing_ok=True)
     kept = scores.index(min(scores)) if scores else checkpoints - 1
     return FitResult(kept, tuple(looks), tuple(scores), tuple(losses))
+
+
+@dataclass
+class _Known:
+    """What a fit knows beside weights and optimiser."""
+
+    loss: Tensor
+    """Sum of the losses since the last checkpoint; on the device, so that no step waits for it."""
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the best checkpoint."""
+
+
+def _save(path: Path, known: _Known, estimator: Estimator, optimiser: torch.optim.Optimizer) -> None:
+    # An estimator from outside may draw in its forward pass (dropout).
+    draws = {"cpu": torch.get_rng_state()}
+    if known.loss.is_cuda:
+        draws["cuda"] = torch.cuda.get_rng_state(known.loss.device)
+    parts = {"estimator": estimator.state_dict(), "optimiser": optimiser.state_dict(), "draws": draws}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_state(path, {**parts, **vars(known)})
+
+
+def _load(path: Path, estimator: Estimator, optimiser: torch.optim.Optimizer) -> _Known:
+    state = load_state(path)
+    device = next(estimator.parameters()).device
+    try:
+        estimator.load_state_dict(state.pop("estimator"))
+        optimiser.load_state_dict(state.pop("optimiser"))
+        draws = state.pop("draws")
+        torch.set_rng_state(draws["cpu"])
+        if device.type == "cuda" and "cuda" in draws:
+            torch.cuda.set_rng_state(draws["cuda"], device)
+        return _Known(**{**state, "loss": state["loss"].to(device)})
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path}: is no state of this estimator; remove it, and its run starts afresh") from error
 
 
 def _step(estimator: Estimator, optimiser: torch.optim.Optimizer, fabric: "Fabric", batch: Batch) -> Tensor:

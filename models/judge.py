@@ -34,9 +34,9 @@ def quick_judge(rows: HandDataset, *, device: str = "cpu", progress: Progress = 
     keypoints, visibility = (torch.from_numpy(rows.read(name)) for name in ("keypoints_2d", "visibility"))
     steps = max(1, min(_STEPS, _EPOCHS * len(rows) // _BATCH))
 
-    def batches() -> Iterator[Batch]:
-        rng = np.random.default_rng(_SEED)
-        for _ in range(steps):
+    def batches(first: int) -> Iterator[Batch]:
+        for step in range(first, steps):
+            rng = np.random.default_rng((_SEED, step))
             picked = torch.from_numpy(rng.integers(0, len(rows), _BATCH))
             yield images[picked], keypoints[picked], visibility[picked]
 
@@ -45,7 +45,7 @@ def quick_judge(rows: HandDataset, *, device: str = "cpu", progress: Progress = 
         judge = build_estimator("compact", size=rows.size, channels=rows.channels)
     fit_estimator(
         judge,
-        batches(),
+        batches,
         steps=steps,
         checkpoints=1,
         validate=None,

@@ -22,7 +22,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.render.anny_extract import cache_path
 from handaug.render.appearance import APPEARANCE_FACTORS
 from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, check_pictures, image_files
-from handaug.render.config import CHOICES, TRACES, RenderConfig
+from handaug.render.config import CHOICES, SCENE_VERSION, TRACES, RenderConfig
 from handaug.render.hand import SHAPE_NAMES, HandModel
 from handaug.render.mano import ManoModel, hand_model_of
 from handaug.render.pool import connect_dask, default_workers, run_dask, run_local
@@ -156,8 +156,8 @@ def _forecast(config: RenderConfig, images: int, workers: int) -> str:
 
 def _recorded(config: RenderConfig) -> dict[str, Any]:
     """What the file stores as its config. Names and lengths of the user's pictures belong to it: other pictures,
-    another dataset."""
-    recorded: dict[str, Any] = {"command": "render", **asdict(config)}
+    another dataset. So does the version of the scene: shards of two are never put into one file."""
+    recorded: dict[str, Any] = {"command": "render", "scene_version": SCENE_VERSION, **asdict(config)}
     for key, suffixes in (("hdris", PANORAMA_SUFFIXES), ("backgrounds", IMAGE_SUFFIXES)):
         folder = recorded[key]
         if folder is not None:

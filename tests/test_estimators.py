@@ -1,5 +1,6 @@
 """Every registered estimator: shapes, gradients, missing labels, checkpoints, and that it learns."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torchvision.models import resnet18
 from toy import toy_arrays
 
 from handaug.data_specs.errors import InputError, WorkError
+from handaug.models import fit
+from handaug.models.checkpoint import load_state, save_state
 from handaug.models.estimators import (
     Estimator,
     build_estimator,
@@ -24,7 +27,7 @@ from handaug.models.estimators import (
 )
 from handaug.models.estimators.predict import predict
 from handaug.models.estimators.resnet import _peaks
-from handaug.models.fit import Batch, fit_estimator, predict_keypoints
+from handaug.models.fit import Batch, Batches, FitResult, fit_estimator, predict_keypoints
 from handaug.models.heatmaps import render_heatmaps
 
 SIZE = (32, 48)
@@ -187,9 +190,8 @@ def test_peaks_of_gaussians_are_read_exactly_up_to_the_frame(stride: int, sigma:
     assert error[~outer].max() < 0.02 * stride and error.max() <= stride
 
 
-def _forever(batch: Batch) -> Iterator[Batch]:
-    while True:
-        yield batch
+def _forever(batch: Batch) -> Batches:
+    return lambda _: itertools.repeat(batch)
 
 
 def test_fit_keeps_the_best_checkpoint_and_looks_as_often_as_told() -> None:
@@ -217,10 +219,51 @@ def test_fit_is_a_function_of_weights_and_batches() -> None:
     assert all(torch.equal(fits[0][name], fits[1][name]) for name in fits[0])
 
 
+def test_a_fit_that_was_killed_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "SAVE_SECONDS", 0.0)
+
+    def batches(first: int) -> Iterator[Batch]:
+        for step in range(first, 9):
+            rng = np.random.default_rng(step)
+            images = torch.from_numpy(rng.random((3, 1, *SIZE), np.float32))
+            keypoints = torch.from_numpy(rng.uniform(2, 30, (3, 21, 2)).astype(np.float32))
+            yield images, keypoints, torch.full((3, 21), 2, dtype=torch.uint8)
+
+    def killed(first: int) -> Iterator[Batch]:
+        yield from itertools.islice(batches(first), 5)
+        raise KeyboardInterrupt
+
+    def train(source: Batches, state: Path | None, left: list[float]) -> tuple[Estimator, FitResult]:
+        estimator, scores = _build("unet", width=4), iter(left)
+        # A dropout, as an estimator from outside may have: what it draws must go on as well.
+        estimator.register_forward_pre_hook(lambda _, given: (given[0] * (torch.rand(1, 1, *SIZE) > 0.3),))
+        return estimator, fit_estimator(
+            estimator, source, steps=9, checkpoints=3, validate=lambda _: next(scores), state=state
+        )
+
+    state = tmp_path / "run" / "state.pt"
+    torch.manual_seed(0)
+    whole, expected = train(batches, None, [3.0, 1.0, 2.0])
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, state, [3.0])
+    assert load_state(state)["step"] == 5
+    again, result = train(batches, state, [1.0, 2.0])
+    assert result == expected and not state.exists()
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
+
+    state.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="is damaged"):
+        train(batches, state, [])
+    save_state(state, {"estimator": {}})
+    with pytest.raises(InputError, match="state.pt: is no state of this estimator; remove it"):
+        train(batches, state, [])
+
+
 def test_fit_says_when_batches_run_out_or_numbers_do() -> None:
     estimator = _build("unet", width=4)
     with pytest.raises(ValueError, match="ran out after 2 of 3"):
-        fit_estimator(estimator, [_labels()] * 2, steps=3, checkpoints=1, validate=None)
+        fit_estimator(estimator, lambda _: [_labels()] * 2, steps=3, checkpoints=1, validate=None)
     images, keypoints, visibility = _labels()
     with pytest.raises(WorkError, match="not finite"):
         fit_estimator(

@@ -103,7 +103,7 @@ def test_the_worked_example_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = toy_arrays(4, per_pose=1, size=32)
     images = torch.from_numpy(rows["images"]).permute(0, 3, 1, 2)
     batch: Batch = (images, torch.from_numpy(rows["keypoints_2d"]), torch.from_numpy(rows["visibility"]))
-    result = fit_estimator(estimator, [batch] * 30, steps=30, lr=3e-3, checkpoints=3, validate=None)
+    result = fit_estimator(estimator, lambda _: [batch] * 30, steps=30, lr=3e-3, checkpoints=3, validate=None)
     assert result.losses[-1] < 0.8 * result.losses[0]
 
 

@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.partial import PartialOutput
 from handaug.render.backdrop import check_pictures, load_background
+from handaug.render.config import RenderConfig
+from handaug.render.job import _recorded, render_dataset
 from handaug.render.pool import SceneLostError, _rebuild
 
 if importlib.util.find_spec("bpy") is None or importlib.util.find_spec("anny") is None:
@@ -180,6 +183,15 @@ def test_a_scene_that_cannot_be_drawn_is_told_from_a_machine_that_cannot() -> No
     for kind, expected in (("InputError", InputError), ("WorkError", WorkError), ("ImportError", InputError)):
         error = _rebuild(kind, "text", "poses 0 to 15")
         assert isinstance(error, expected) and not isinstance(error, SceneLostError)
+
+
+def test_what_an_older_handaug_began_is_not_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    work = PartialOutput.open(out, {**_recorded(RenderConfig(poses=3)), "scene_version": 1}, overwrite=False)
+    assert work is not None
+    work.close()
+    with pytest.raises(InputError, match="holds unfinished work of another configuration; add --overwrite"):
+        render_dataset(RenderConfig(poses=3), out)
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

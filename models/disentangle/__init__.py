@@ -6,7 +6,7 @@ The configuration is plain data; what needs torch is imported when it is first a
 
 from typing import TYPE_CHECKING, Any
 
-from handaug.models.disentangle.config import METHODS, PHASES, PRECISIONS, DisentangleConfig, default_config
+from handaug.models.disentangle.config import METHODS, PHASES, DisentangleConfig, default_config
 
 if TYPE_CHECKING:
     from handaug.models.disentangle.api import Disentangler, load_disentangler
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS",
     "PHASES",
-    "PRECISIONS",
     "DisentangleConfig",
     "Disentangler",
     "default_config",

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from handaug.data_specs.errors import InputError
+from handaug.models.fabric import check_precision
 
-__all__ = ["METHODS", "PAIRED", "PHASES", "PRECISIONS", "DisentangleConfig", "default_config"]
+__all__ = ["METHODS", "PAIRED", "PHASES", "DisentangleConfig", "default_config"]
 
 METHODS = ("self", "autoencoder", "paired")
 """Methods of this package: self-disentanglement, and the two baselines of section 4.4."""
-
-PRECISIONS = ("32-true", "bf16-mixed")
-"""Of lightning-fabric; bf16-mixed keeps weights and losses in float32."""
 
 PHASES = {
     1: "baseline pose estimator",
@@ -84,7 +82,7 @@ class DisentangleConfig:
     discriminator_learning_rate: float = 2e-4
     """Adam with betas (0.5, 0.999), fixed."""
     precision: str = "32-true"
-    """One of `PRECISIONS`; bf16-mixed is for GPUs that have it."""
+    """One of `fabric.PRECISIONS`; bf16-mixed is for GPUs that have it."""
     seed: int = 0
     """Initial weights and order of the data."""
     validate_every: int = 0
@@ -98,8 +96,7 @@ class DisentangleConfig:
         _at_least("--seed", self.seed, 0)
         if self.batch_size < 2 or self.batch_size % 2:
             raise InputError(f"--batch-size {self.batch_size}: must be an even number, as images are mixed in pairs")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"--precision {self.precision}: choose one of {', '.join(PRECISIONS)}")
+        check_precision(self.precision)
         allowed = _ALLOWED[self.method]
         if not self.phases or any(phase not in allowed or not share > 0 for phase, share in self.phases):
             raise InputError(

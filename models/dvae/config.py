@@ -7,6 +7,7 @@ from typing import Any
 
 from handaug.data_specs.errors import InputError
 from handaug.models.dvae.modalities import MODALITIES
+from handaug.models.fabric import check_precision
 from handaug.models.hand_frame import ROOTS
 
 __all__ = ["METHODS", "STAGES", "SUPERVISIONS", "DvaeConfig", "default_dvae_config", "stage_at"]
@@ -19,8 +20,6 @@ SUPERVISIONS = ("supervised", "semi", "weak")
 
 STAGES = ("disentangle", "noise", "embed")
 """Steps of Algorithms 1 and 2."""
-
-PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,7 @@ class DvaeConfig:
         for name, least in (("steps", 1), ("batch_size", 2), ("width", 1), ("seed", 0), ("noise_epochs", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{_flag(name)} {getattr(self, name)}: must be at least {least}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"--precision {self.precision}: choose one of {', '.join(PRECISIONS)}")
+        check_precision(self.precision)
         for name in ("beta", "lambda_x", "lambda_y"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"--set {name}={getattr(self, name)}: must be 0 or more")

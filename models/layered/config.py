@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from handaug.data_specs.errors import InputError
+from handaug.models.fabric import check_precision
 
 __all__ = ["METHOD", "LayeredConfig", "default_layered_config"]
 
 METHOD = "handaug"
 """Its name on the command line."""
-
-PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LayeredConfig:
     alpha_place: float = 0.05
     """Weight of the joints' places."""
     precision: str = "32-true"
-    """One of `PRECISIONS`."""
+    """One of `fabric.PRECISIONS`."""
     seed: int = 0
     """Initial weights and batches."""
     validate_every: int = 0
@@ -65,8 +64,7 @@ class LayeredConfig:
             raise InputError(f"--width {self.width}: must be a multiple of 8")
         if self.batch_size < 4:
             raise InputError(f"--batch-size {self.batch_size}: must be at least 4, as rows learn from their neighbours")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"--precision {self.precision}: choose one of {', '.join(PRECISIONS)}")
+        check_precision(self.precision)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate {self.learning_rate}: must be above 0")
         for field in dataclasses.fields(self):
