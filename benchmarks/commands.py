@@ -1,11 +1,12 @@
-"""Runs commands of handaug for the benchmarks, and shows each, so that a reader can type it."""
+"""What scripts share: commands of handaug, run and shown, so that a reader can type them; numbers on command lines."""
 
+import argparse
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["handaug"]
+__all__ = ["handaug", "positive"]
 
 
 def handaug(*words: object) -> None:
@@ -15,3 +16,10 @@ def handaug(*words: object) -> None:
     done = subprocess.run([Path(sys.executable).parent / "handaug", *command], check=False)
     if done.returncode:
         sys.exit(done.returncode)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return int(text)

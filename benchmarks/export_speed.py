@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from handaug.cli.common import run_script
 from handaug.data_specs.exporters import ExportConfig, export_dataset, exporter_names
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import FIELDS
@@ -63,7 +64,7 @@ def plain(source: HandDataset, rows: int, folder: Path) -> float:
     return time.process_time() - start
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -97,7 +98,8 @@ def main() -> None:
                 f"coco, {few * times:>7,} rows: {few * times / core:8.0f} images/s core, peak {peak:.0f} MiB",
                 flush=True,
             )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

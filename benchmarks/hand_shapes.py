@@ -11,8 +11,10 @@ import argparse
 from collections import Counter
 
 import numpy as np
+from commands import positive
 from numpy.typing import NDArray
 
+from handaug.cli.common import run_script
 from handaug.data_specs.joints import FINGERS
 from handaug.render.hand import HandModel
 from handaug.render.penetration import ALLOWED_DEPTH, penetration, sample_clear_pose
@@ -65,10 +67,10 @@ def redrawn(model: HandModel, poses: int) -> tuple[dict[str, float], float, floa
     return rates, float(np.mean([c.draws for c in clear])), float(left)
 
 
-def main() -> None:
+def main() -> int:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hands", type=int, default=600)
+    parser.add_argument("--hands", type=positive, default=600)
     parser.add_argument("--poses", type=int, default=400)
     options = parser.parse_args()
     model = HandModel.load()
@@ -86,7 +88,8 @@ def main() -> None:
     print(f"\nfingers in each other by more than {1000 * ALLOWED_DEPTH:.0f} mm, single draws: ", end="")
     print(", ".join(f"{kind} {rate:.0%}" for kind, rate in rates.items()))
     print(f"mean draws for a pose {draws:.2f}; still touching after all tries {left:.1%}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

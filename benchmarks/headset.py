@@ -56,12 +56,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder of everything; scenarios may share one")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8000, help="of each estimator")
+    parser.add_argument("--precision", help="of the estimators' arithmetic, as in train-pose")
+    parser.add_argument("--minted-fraction", type=float, default=0.5, help="of a batch, where labels are few or alike")
     parser.add_argument("--n", type=int, default=20_000, help="minted images")
     parser.add_argument("--source-poses", type=int, default=1000, help="80 %% for training, as in all sets")
     parser.add_argument("--target-poses", type=int, default=2000)
     parser.add_argument("--help-poses", type=int, default=6000)
     parser.add_argument("--disentangle-steps", type=int, default=2000)
     parser.add_argument("--checker-steps", type=int, default=12_000, help="of each of the two")
+    parser.add_argument("--arms", default="real+renders,real+renders+minted", help="beside the four")
     parser.add_argument("--device", default="auto")
 
 
@@ -87,9 +90,11 @@ def prepare(given: argparse.Namespace) -> Recordings:
 
 
 def training_options(given: argparse.Namespace, files: Recordings) -> tuple[object, ...]:
-    """What `train-pose` is told in every scenario: half of a batch is minted, as labels are few or of few looks."""
-    arms = ("--renders", files.help, "--arms", "real+renders,real+renders+minted", "--minted-fraction", 0.5)
-    return (*arms, "--seeds", given.seeds, "--steps", given.steps, "--device", given.device, "--workspace", given.out)
+    """What `train-pose` is told in every scenario."""
+    arms = ("--renders", files.help, "--arms", given.arms) if given.arms else ()
+    how = ("--minted-fraction", given.minted_fraction, *(("--precision", given.precision) if given.precision else ()))
+    length = ("--seeds", given.seeds, "--steps", given.steps)
+    return (*arms, *how, *length, "--device", given.device, "--workspace", given.out)
 
 
 def without_labels(source: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ file is decoded with OpenCV in one thread and in as many as the import uses, the
 where the last ratio is near 1; memory is flat where the peak, in a process of its own for each N, does not follow N.
 """
 
+import argparse
 import functools
 import json
 import os
@@ -22,8 +23,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from commands import positive
 from numpy.typing import NDArray
 
+from handaug.cli.common import run_script
 from handaug.data_specs.importers.job import import_dataset
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.joints import JOINTS
@@ -126,15 +129,20 @@ def _measure(name: str, n: int) -> None:
     )
 
 
-def main() -> None:
+def main() -> int:
     """Each layout at each N of the command line, in a fresh process."""
-    if sys.argv[1] in _LAYOUTS:
-        _measure(sys.argv[1], int(sys.argv[2]))
-        return
-    for name in _LAYOUTS:
-        for n in sys.argv[1:]:
-            subprocess.run([sys.executable, __file__, name, n], check=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("n", type=positive, nargs="+")
+    parser.add_argument("--layout", choices=tuple(_LAYOUTS), help="measure this one, here")
+    given = parser.parse_args()
+    for n in given.n:
+        if given.layout:
+            _measure(given.layout, n)
+            continue
+        for name in _LAYOUTS:
+            subprocess.run([sys.executable, __file__, str(n), "--layout", name], check=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

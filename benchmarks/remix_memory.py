@@ -19,6 +19,10 @@ import time
 from pathlib import Path
 
 import h5py
+from commands import positive
+
+from handaug.cli.common import run_script
+from handaug.data_specs.errors import InputError
 
 __all__ = ["main"]
 
@@ -68,24 +72,29 @@ def _make_small(workspace: Path) -> None:
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "empty_px": 0.0, "threshold_px": 1000.0}))
 
 
-def main() -> None:
+def main() -> int:
     """Run each N of the command line in a fresh process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("n", type=int, nargs="+")
+    parser.add_argument("n", type=positive, nargs="+")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args()
     if given.small and not (given.workspace / "checker").exists():
         given.workspace.mkdir(parents=True, exist_ok=True)
         _make_small(given.workspace)
+    if not given.workspace.is_dir():
+        raise InputError(
+            f"{given.workspace}: no such folder; give a workspace with a disentangler and a checker, or --small"
+        )
     if len(given.n) == 1:
         _mint(given.workspace, given.n[0], given.workers)
-        return
+        return 0
     workers = [] if given.workers is None else ["--workers", str(given.workers)]
     for n in given.n:
         subprocess.run([sys.executable, __file__, str(given.workspace), str(n), *workers], check=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import positive
 from numpy.typing import NDArray
 
+from handaug.cli.common import run_script
 from handaug.render.appearance import sample_appearance
 from handaug.render.config import QUALITIES, TRACES, RenderConfig
 from handaug.render.posing import sample_hand
@@ -140,10 +142,10 @@ def report(direct: Any, relit: Any) -> None:
         print(f"mean distance between appearances, {name}: {distance(pictures):.1f}")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--poses", type=int, default=6)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--poses", type=positive, default=6)
+    parser.add_argument("--size", type=positive, default=64)
     parser.add_argument("--converged", type=int, default=512, help="samples per pixel of the reference")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--way", choices=("direct", "relit"), help=argparse.SUPPRESS)
@@ -153,7 +155,7 @@ def main() -> None:
         claim_core()
         found = draw(arguments.way, arguments)
         np.savez(arguments.out, **{name: np.array(values) for name, values in found.items()})
-        return
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         parts = []
         for way in ("direct", "relit"):
@@ -166,7 +168,8 @@ def main() -> None:
             with np.load(out) as arrays:
                 parts.append(dict(arrays))
     report(*parts)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

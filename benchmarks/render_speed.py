@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import positive
 
+from handaug.cli.common import run_script
 from handaug.render.config import QUALITIES, RenderConfig
 from handaug.render.worker import claim_core
 
@@ -249,12 +251,12 @@ def report_blenderproc(python: str | None, count: int) -> None:
     line("64 px standard, BlenderProc 2.8", dict(json.loads(done.stdout.splitlines()[-1])))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = ("sizes", "relit", "loop", "limit", "blenderproc", "workers", "memory")
     parser.add_argument("--parts", nargs="+", choices=every, default=every)
-    parser.add_argument("--poses", type=int, default=24, help="measured at 64 px; fewer at larger sizes")
-    parser.add_argument("--pictures", type=int, default=5000, help="of the part memory")
+    parser.add_argument("--poses", type=positive, default=24, help="measured at 64 px; fewer at larger sizes")
+    parser.add_argument("--pictures", type=positive, default=5000, help="of the part memory")
     parser.add_argument("--blenderproc", metavar="PYTHON", help="interpreter of its environment")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -263,7 +265,7 @@ def main() -> None:
         if part not in ("workers", "start_up"):
             claim_core()
         print("\n" + json.dumps(PARTS[part](**json.loads(values))))
-        return
+        return 0
     poses = arguments.poses
     if "sizes" in arguments.parts:
         for size in SIZES:
@@ -297,7 +299,8 @@ def main() -> None:
                 **measure("memory", pictures=arguments.pictures)
             )
         )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

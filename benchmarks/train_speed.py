@@ -22,11 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from commands import positive
 from torch.utils.flop_counter import FlopCounterMode
 
 from handaug.augment.batches import RowPool, training_batches
 from handaug.augment.gain_config import default_training
 from handaug.augment.transforms import TrainTransform
+from handaug.cli.common import run_script
 from handaug.data_specs.progress import Advance, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.models.estimators import build_estimator
@@ -133,12 +135,12 @@ def of_estimator(name: str, data: Path, precision: str, options: argparse.Namesp
     return size, *seconds_and_work(train, options.steps, options.device), loading
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("renders", type=Path)
     parser.add_argument("--methods", default="handaug,self,dvae,dvae-pose")
     parser.add_argument("--estimators", default="compact,unet,heatmap,simcc,resnet18")
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=positive, default=12)
     parser.add_argument("--precisions", default="32-true,bf16-mixed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
@@ -155,6 +157,7 @@ def main() -> None:
         for name in (word for word in options.estimators.split(",") if word):
             size, seconds, work, loading = of_estimator(name, options.renders, precision, options)
             show(name, precision, size, seconds, work, limit, f"{100 * loading / (loading + seconds):.0f} %")
+    return 0
 
 
 def show(name: str, precision: str, size: int, seconds: float, work: float, limit: float, loading: str) -> None:
@@ -167,4 +170,4 @@ def show(name: str, precision: str, size: int, seconds: float, work: float, limi
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
