@@ -1,6 +1,7 @@
-"""Real hands, by estimators that never saw a real label: trained on renders alone, and on renders + minted images.
+"""Real hands, by estimators trained on renders alone, on renders + minted images, and with a few real labels.
 
     python benchmarks/real_hands.py OUT --real DATA.h5 [--renders A.h5 ...] [--minted M.h5] [--arm NAME=B.h5,C.h5 ...]
+        [--labels 25,100]
 
 DATA.h5 comes from `handaug import`, or a folder is given that `handaug import coco` reads: then its whole images are
 imported at the size and channels of the renders, or with --margin M squares about the hands. The hand must take a share
@@ -8,7 +9,12 @@ of the frame that renders show too (both are printed; renders: about 0.5 to 0.85
 source's border is black there, which no render is: on images that are crops already it made errors a quarter larger.
 Without --renders, --poses are rendered with the defaults. Every --arm is a further set of renders; with --minted half
 of each batch is minted in the arm `renders+minted`. All arms take the same number of steps, all with albumentations; a
-run keeps the checkpoint that is best on the *renders'* val split.
+run keeps the checkpoint that is best on the *renders'* val split. None of these ever sees a real label.
+
+--labels N adds two arms that do: `labels-N` learns from N rows among the first ones, evenly spread, and from nothing
+else; in `renders+labels-N` they are a quarter of each batch. Of these N rows every fifth is kept back and chooses the
+checkpoint. They are measured on the rest alone: neighbouring frames are near-duplicates. With --estimator CKPT, a run
+of the arm `renders`, all arms go on from there: `labels-N` is then the usual fine-tuning.
 
 Real rows are cut by their order: rows 0 to --first are for trying things out, --gap rows are left out, and the rest is
 measured only with --open-rest: once, at the end. Runs that ended are not run again, so that costs seconds.
@@ -31,34 +37,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from real_errors import draw_examples, errors, figures, frames, mean_pose, reduction_interval, shares_of, show
 
 from handaug.augment.batches import RowPool
 from handaug.augment.fits import check_fits
-from handaug.augment.gain_runs import Arm, Recipe, Training, predict_run, train_run
+from handaug.augment.gain_runs import Arm, Recipe, Training, train_run
 from handaug.augment.leaks import check_leaks
 from handaug.augment.parallel import run_trainings
 from handaug.cli.common import RichProgress, pick_device, run_script
-from handaug.data_specs.draw import draw_skeleton, image_grid, save_png
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.importers.job import import_dataset
 from handaug.data_specs.importers.options import ImportOptions
-from handaug.data_specs.joints import FINGERS
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import LEFT, RIGHT
+from handaug.models.estimators.seen import check_seen
 from handaug.models.fabric import check_precision
-from handaug.models.metrics import KeypointMetrics, error_by_joint, hand_box_sides
+from handaug.models.metrics import hand_box_sides
 from handaug.render.config import RenderConfig
 from handaug.render.job import render_dataset
 
-__all__ = ["RightHands", "frames", "main", "median_interval", "reduction_interval"]
-
-BLOCK = 12
-"""Neighbouring frames that are drawn together in the bootstrap."""
-REPLICATES = 1000
-_DRAW = 61
-KNUCKLES = [joints[0] for finger, joints in FINGERS.items() if finger != "thumb"]
-
-Floats = NDArray[np.float64]
+__all__ = ["RightHands", "main", "parse_labels"]
 
 
 class RightHands(RowPool):
@@ -78,54 +76,6 @@ class RightHands(RowPool):
         left = self._left[index]
         out[left] = out[left][:, :, ::-1]
         return out
-
-
-def frames(total: int, first: int, gap: int) -> dict[str, NDArray[np.int64]]:
-    """Row numbers to try things out on, and those that are opened once; `gap` rows between them are left out.
-
-    Raises:
-        InputError: No row is left for one of the parts.
-    """
-    if not 0 < first < total - gap:
-        raise InputError(f"--first {first}, --gap {gap}: leave rows for both parts of {total}")
-    return {"first": np.arange(first), "rest": np.arange(first + gap, total)}
-
-
-def _draws(seeds: int, rows: int, block: int, replicates: int, seed: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Of each replicate the seeds and the rows."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DRAW,)))
-    blocks = np.array_split(np.arange(rows), max(1, rows // block))
-    return [
-        (
-            rng.integers(seeds, size=seeds),
-            np.concatenate([blocks[k] for k in rng.integers(len(blocks), size=len(blocks))]),
-        )
-        for _ in range(replicates)
-    ]
-
-
-def median_interval(
-    shares: Floats, *, block: int = BLOCK, replicates: int = REPLICATES, seed: int = 0
-) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of the median of errors (seeds, rows, joints), NaN where a joint has no label."""
-    draws = _draws(*shares.shape[:2], block, replicates, seed)
-    medians = [float(np.nanmedian(shares[of_seed][:, of_row])) for of_seed, of_row in draws]
-    low, high = np.percentile(medians, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def reduction_interval(
-    base: Floats, candidate: Floats, *, block: int = BLOCK, replicates: int = REPLICATES, seed: int = 0
-) -> tuple[float, float, float]:
-    """By how many % the candidate's median error is lower, and its 95 % interval; both arms get the same draws."""
-    draws = _draws(*base.shape[:2], block, replicates, seed)
-
-    def reduction(of_seed: NDArray[Any] | slice, of_row: NDArray[Any] | slice) -> float:
-        one, other = (float(np.nanmedian(arm[of_seed][:, of_row])) for arm in (base, candidate))
-        return 100 * (1 - other / one)
-
-    low, high = np.percentile([reduction(*draw) for draw in draws], (2.5, 97.5))
-    return reduction(slice(None), slice(None)), float(low), float(high)
 
 
 def prepare(arguments: argparse.Namespace, progress: RichProgress) -> tuple[dict[str, list[Path]], Path]:
@@ -172,55 +122,6 @@ def claim(out: Path, key: dict[str, Any]) -> None:
     place.write_text(text)
 
 
-def errors(folders: Sequence[Path], recipe: Recipe, rows: RowPool, device: str) -> tuple[Floats, NDArray[np.float32]]:
-    """Shares of the box (seeds, N, 21), and the places (seeds, N, 21, 2) px."""
-    places = [predict_run(folder, recipe, rows, device).keypoints for folder in folders]
-    return np.stack([shares_of(found, rows) for found in places]), np.stack(places)
-
-
-def shares_of(found: NDArray[np.floating[Any]], rows: RowPool) -> Floats:
-    """Distances (N, 21) of places from the labels, over the longer side of the labelled joints' box."""
-    metrics = KeypointMetrics()
-    metrics.update(found, rows.keypoints_2d, rows.visibility)
-    return metrics.box_distances()
-
-
-def mean_pose(rows: RowPool) -> Floats:
-    """(21, 2) px: the answer of one who looks at no image."""
-    labelled = np.where(rows.visibility[..., None] > 0, rows.keypoints_2d, np.nan)
-    return np.asarray(np.nanmean(labelled, 0), np.float64)
-
-
-def figures(shares: Floats) -> dict[str, Any]:
-    """What is reported of errors (seeds, rows, joints), in % of the box."""
-    others = np.delete(shares, KNUCKLES, axis=2)
-    return {
-        "rows": shares.shape[1],
-        "seeds": shares.shape[0],
-        "median": 100 * float(np.nanmedian(shares)),
-        "median_ci95": [100 * value for value in median_interval(shares)],
-        "median_of_seeds": [100 * float(np.nanmedian(one)) for one in shares],
-        "mean": 100 * float(np.nanmean(shares)),
-        "median_no_knuckles": 100 * float(np.nanmedian(others)),
-        "mean_by_joint": {name: 100 * value for name, value in error_by_joint(shares.reshape(-1, 21)).items()},
-    }
-
-
-def draw_examples(rows: RowPool, shares: Floats, places: NDArray[np.float32], out: Path) -> None:
-    """Median rows, then the worst ones: truth above, the first seed's answer below."""
-    order = np.argsort(np.nanmean(shares[0], 1))
-    middle = len(order) // 2
-    lines: list[list[NDArray[np.uint8]]] = []
-    scale = max(1, 192 // rows.size[0])
-    for block in (order[middle - 4 : middle + 4], order[::-1][:8]):
-        images = rows.images(block)
-        lines.append(
-            [draw_skeleton(one, rows.keypoints_2d[k], scale=scale) for one, k in zip(images, block, strict=True)]
-        )
-        lines.append([draw_skeleton(one, places[0, k], scale=scale) for one, k in zip(images, block, strict=True)])
-    save_png(out, image_grid(lines))
-
-
 @dataclass(frozen=True)
 class Source:
     """What an arm learns from."""
@@ -229,12 +130,15 @@ class Source:
     train: list[HandDataset]
     validation: list[HandDataset]
     test: list[HandDataset]
-    minted: HandDataset | None = None
+    extra: HandDataset | None = None
+    """Minted or labelled real rows."""
+    share: float = 0.0
+    """Of a batch that they take beside renders."""
 
     @property
     def learned_from(self) -> list[HandDataset]:
         """All rows it sees."""
-        return [*self.train, *([self.minted] if self.minted is not None else [])]
+        return [*([] if self.arm.alone else self.train), *([self.extra] if self.extra is not None else [])]
 
 
 def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], real: HandDataset) -> dict[str, Source]:
@@ -248,13 +152,38 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
         sources[name] = Source(Arm(name, (), transformed=True), train, *held_out)
     if arguments.minted:
         arm = Arm("renders+minted", ("minted",), transformed=True)
-        sources[arm.name] = replace(sources["renders"], arm=arm, minted=HandDataset(arguments.minted))
+        minted = HandDataset(arguments.minted)
+        sources[arm.name] = replace(sources["renders"], arm=arm, extra=minted, share=arguments.minted_fraction)
     for source in sources.values():
         for rows in source.learned_from:
             check_fits(rows, real.size, real.channels, str(real.path))
         for rows in source.validation:
             check_leaks(source.learned_from, real, rows)
+    rest = HandDataset(real.path, rows=frames(len(real), arguments.first, arguments.gap)["rest"])
+    for count in parse_labels(arguments.labels, arguments.first):
+        chosen = np.linspace(0, arguments.first - 1, count).round().astype(np.int64)
+        kept_back = np.arange(count) % 5 == 4
+        labelled, choosing = (HandDataset(real.path, rows=chosen[which]) for which in (~kept_back, kept_back))
+        for name, alone in ((f"labels-{count}", True), (f"renders+labels-{count}", False)):
+            arm = Arm(name, ("labels",), transformed=True, alone=alone)
+            source = replace(
+                sources["renders"], arm=arm, validation=[choosing], extra=labelled, share=arguments.labelled_fraction
+            )
+            check_leaks(source.learned_from, rest, choosing)
+            sources[name] = source
     return sources
+
+
+def parse_labels(text: str, first: int) -> list[int]:
+    """Numbers of real rows to learn from, separated by commas.
+
+    Raises:
+        InputError: One of them is no number, below 5, or above the first rows.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() and 5 <= int(word) <= first for word in words):
+        raise InputError(f"--labels {text}: give numbers of rows from 5 to {first} (--first), separated by commas")
+    return [int(word) for word in words]
 
 
 def train_all(arguments: argparse.Namespace, sources: dict[str, Source], device: str) -> dict[str, list[Path]]:
@@ -262,15 +191,24 @@ def train_all(arguments: argparse.Namespace, sources: dict[str, Source], device:
     pool = RightHands if arguments.as_right else RowPool
     training = Training(
         recipe_of(arguments), arguments.steps, arguments.batch_size, arguments.lr, arguments.checkpoints,
-        arguments.minted_fraction, device, arguments.precision,
+        0.0, device, arguments.precision,
     )  # fmt: skip
     folders = {name: [arguments.out / "runs" / name / f"seed-{k}" for k in range(arguments.seeds)] for name in sources}
     pools = {
-        name: (pool(s.train), None if s.minted is None else pool([s.minted]), pool(s.validation))
+        name: (pool(s.train), None if s.extra is None else pool([s.extra]), pool(s.validation))
         for name, s in sources.items()
     }
     trainings = [
-        partial(train_run, folders[name][k], s.arm, k, 0, training, *pools[name], s.learned_from)
+        partial(
+            train_run,
+            folders[name][k],
+            s.arm,
+            k,
+            0,
+            replace(training, minted_fraction=s.share),
+            *pools[name],
+            s.learned_from,
+        )
         for k in range(arguments.seeds)  # arms of one seed side by side: a run cut short leaves whole comparisons
         for name, s in sources.items()
     ]
@@ -304,12 +242,14 @@ def measure(
     for part, numbers in parts.items():
         rows, shares = pool([HandDataset(real, rows=numbers)]), {}
         table["arms"]["mean pose"][part] = figures(shares_of(np.broadcast_to(guess, (len(rows), 21, 2)), rows)[None])
-        for name in sources:
+        for name, source in sources.items():
+            if part == "first" and "labels" in source.arm.extra:
+                continue  # it has learned from them
             shares[name], places = errors(folders[name], recipe, rows, device)
             table["arms"][name][part] = figures(shares[name])
             if part == "first":
                 draw_examples(rows, shares[name], places, arguments.out / f"examples-{name}.png")
-        for name in list(sources)[1:]:
+        for name in list(shares)[1:]:
             found = reduction_interval(shares["renders"], shares[name])
             table["comparisons"].setdefault(name, {})[part] = found
     for name, source in sources.items():
@@ -318,30 +258,26 @@ def measure(
     return table
 
 
-def show(table: dict[str, Any]) -> None:
-    """Print the table."""
-    print(f"\n{'arm':18}{'part':13}{'rows':>6}{'seeds':>7}{'median %':>10}{'95 %':>15}{'no knuckles':>13}{'mean %':>9}")
-    for name, parts in table["arms"].items():
-        for part, row in parts.items():
-            low, high = row["median_ci95"]
-            print(
-                f"{name:18}{part:13}{row['rows']:6}{row['seeds']:7}{row['median']:10.1f}{low:8.1f} to{high:5.1f}"
-                f"{row['median_no_knuckles']:13.1f}{row['mean']:9.1f}"
-            )
-    for name, parts in table["comparisons"].items():
-        for part, (mean, low, high) in parts.items():
-            print(f"median of {name} against renders, {part}: {mean:+.1f} % lower (95 %: {low:+.1f} to {high:+.1f})")
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Everything, from nothing to the table."""
     device = pick_device(arguments.device)
     check_precision(arguments.precision)
+    if parse_labels(arguments.labels, arguments.first) and not arguments.open_rest:
+        raise InputError("--labels: these arms are measured on the rest alone; add --open-rest")
+    for share, flag in (
+        (arguments.minted_fraction, "--minted-fraction"),
+        (arguments.labelled_fraction, "--labelled-fraction"),
+    ):
+        if not 0 < share <= 1:
+            raise InputError(f"{flag} {share}: give a share above 0 and up to 1")
     arguments.out.mkdir(parents=True, exist_ok=True)
     files, real = prepare(arguments, RichProgress())
     whole = HandDataset(real)
     frames(len(whole), arguments.first, arguments.gap)
     sources = open_sources(arguments, files, whole)
+    start = recipe_of(arguments).start
+    if start is not None:
+        check_seen(start, whole, "test")
     kept = (
         "rows",
         "estimator",
@@ -353,6 +289,8 @@ def run(arguments: argparse.Namespace) -> None:
         "minted_fraction",
         "as_right",
         "precision",
+        "labels",
+        "labelled_fraction",
     )
     data = {name: [rows.checksum for rows in source.learned_from] for name, source in sources.items()}
     claim(arguments.out, {**{name: getattr(arguments, name) for name in kept}, "data": data})
@@ -371,6 +309,8 @@ def main() -> int:
     parser.add_argument("--renders", type=Path, nargs="*", default=[], help="renders to learn from")
     parser.add_argument("--minted", type=Path, help="minted images, for the arm renders+minted")
     parser.add_argument("--arm", action="append", default=[], metavar="NAME=FILE[,FILE]", help="further renders")
+    parser.add_argument("--labels", default="", metavar="N,M", help="arms with so many of the first real rows' labels")
+    parser.add_argument("--labelled-fraction", type=float, default=0.25, help="of a batch, beside renders")
     parser.add_argument("--as-right", action="store_true", help="mirror left hands, in training and on real images")
     parser.add_argument("--open-rest", action="store_true", help="measure on the rest of the real rows too: once")
     parser.add_argument("--first", type=int, default=292)

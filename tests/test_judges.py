@@ -1,18 +1,20 @@
 """The outside judge and the test on real hands: MediaPipe's conventions, normalised distances, intervals."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from numpy.typing import NDArray
 from rows import random_rows, write_rows
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.schema import LEFT, RIGHT
+from handaug.data_specs.schema import LEFT, RIGHT, TRAIN
 
 
 def _load(name: str) -> ModuleType:
@@ -26,7 +28,8 @@ def _load(name: str) -> ModuleType:
     return module
 
 
-realism, real_hands = _load("realism"), _load("real_hands")
+realism, real_errors = _load("realism"), _load("real_errors")
+real_hands = _load("real_hands")
 
 
 def _square_hands(count: int) -> NDArray[np.float64]:
@@ -109,11 +112,11 @@ def test_facing_of_hands_held_up() -> None:
 
 
 def test_the_rest_of_the_frames_is_apart_from_the_first() -> None:
-    parts = real_hands.frames(583, 292, 10)
+    parts = real_errors.frames(583, 292, 10)
     assert parts["first"].tolist() == list(range(292))
     assert parts["rest"].tolist() == list(range(302, 583))
     with pytest.raises(InputError, match="--first 292"):
-        real_hands.frames(300, 292, 10)
+        real_errors.frames(300, 292, 10)
 
 
 def test_left_hands_are_mirrored_with_their_labels(tmp_path: Path) -> None:
@@ -137,15 +140,44 @@ def test_left_hands_are_mirrored_with_their_labels(tmp_path: Path) -> None:
 def test_the_interval_holds_the_median_and_widens_where_frames_go_together() -> None:
     rng = np.random.default_rng(3)
     alone = rng.exponential(size=(3, 240, 21))
-    low, high = real_hands.median_interval(alone, replicates=200)
+    low, high = real_errors.median_interval(alone, replicates=200)
     assert low < np.log(2) < high
     together = np.repeat(rng.exponential(size=(3, 20, 21)), 12, axis=1)
-    wide = real_hands.median_interval(together, replicates=200)
+    wide = real_errors.median_interval(together, replicates=200)
     assert wide[1] - wide[0] > 2 * (high - low)
 
 
 def test_halving_every_error_is_a_reduction_of_50_with_no_doubt() -> None:
     errors = np.random.default_rng(4).exponential(size=(2, 60, 21))
-    np.testing.assert_allclose(real_hands.reduction_interval(errors, errors / 2, replicates=50), 50.0)
-    mean, low, high = real_hands.reduction_interval(errors, errors[::-1], replicates=200)
+    np.testing.assert_allclose(real_errors.reduction_interval(errors, errors / 2, replicates=50), 50.0)
+    mean, low, high = real_errors.reduction_interval(errors, errors[::-1], replicates=200)
     assert mean == pytest.approx(0.0) and low < 0 < high
+
+
+def test_arms_with_real_labels_see_no_row_that_measures_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renders = write_rows(tmp_path / "renders.h5", random_rows(40, appearances=2, size=32))
+    rows = random_rows(60, appearances=1, size=32, seed=9)
+    rows["split"][:] = TRAIN
+    real = write_rows(tmp_path / "real.h5", rows)
+    out = tmp_path / "out"
+    given = f"{out} --real {real} --renders {renders} --first 30 --gap 5 --labels 10 --steps 5 --seeds 1 --workers 1"
+    with pytest.raises(InputError, match="--labels: these arms are measured on the rest alone; add --open-rest"):
+        _main(monkeypatch, given)
+    for text in ("4", "31", "x"):
+        with pytest.raises(InputError, match=f"--labels {text}: give numbers of rows from 5 to 30"):
+            _main(monkeypatch, given.replace("--labels 10", f"--labels {text}"))
+    _main(monkeypatch, f"{given} --open-rest")
+    table = json.loads((out / "real_hands.json").read_text())
+    assert set(table["arms"]["renders"]) == {"first", "rest", "own renders"}
+    learned = {}
+    for name in ("labels-10", "renders+labels-10"):
+        assert set(table["arms"][name]) == {"rest", "own renders"} and table["arms"][name]["rest"]["rows"] == 25
+        learned[name] = safetensors.numpy.load_file(out / "runs" / name / "seed-0" / "seen.safetensors")["pose_id"]
+    # Every fifth of the ten chooses the checkpoint.
+    assert set(learned["labels-10"]) == set(rows["pose_id"][[0, 3, 6, 10, 16, 19, 23, 26]])
+    assert set(learned["labels-10"]) < set(learned["renders+labels-10"])
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["real_hands.py", *words.split(" ")])
+    real_hands.main()
