@@ -264,6 +264,7 @@ def _train_fold(
         label=f"checker {fold + 1} of 2",
     )
     save_estimator(folder, estimator, {"checks_fold": fold, "steps": config.steps})
+    (folder / STATE).unlink(missing_ok=True)
 
 
 def _held_out_errors(estimator: Estimator, unseen: HandDataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -233,6 +233,7 @@ def train_run(
     info = {"arm": arm.name, "seed": number, "steps": training.steps, "validation_px": list(result.validation)}
     write_seen(folder, learned_from, training.recipe.start)
     save_estimator(folder, estimator, info)
+    (folder / STATE).unlink(missing_ok=True)
 
 
 def predict_run(folder: Path, recipe: Recipe, rows: RowPool, device: str) -> Prediction:

@@ -83,8 +83,8 @@ def fit_estimator(
             validation rows and keeps the last weights.
         device: "cpu", "cuda" or "cuda:N".
         precision: "32-true" or "bf16-mixed".
-        state: File that holds, from minute to minute, all it takes to go on; gone on from where it exists, removed at
-            the end. None starts afresh and keeps nothing.
+        state: File that holds, from minute to minute, all it takes to go on; gone on from where it exists. Whoever
+            has stored the result removes it. None starts afresh and keeps nothing.
         label: Name of the progress bar.
         progress: Where to show progress.
 
@@ -130,8 +130,6 @@ def fit_estimator(
     if known.best:
         estimator.load_state_dict(known.best)
     estimator.eval()
-    if state is not None:
-        state.unlink(missing_ok=True)
     kept = scores.index(min(scores)) if scores else checkpoints - 1
     return FitResult(kept, tuple(looks), tuple(scores), tuple(losses))
 

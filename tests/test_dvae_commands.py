@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from test_disentangle import TINY
-from test_dvae import SIZE, tiny
+from tiny_dvae import SIZE, tiny
 from toy import write_toy
 
 from handaug.augment.dvae_figures import line_figure, pck_figure, text_table

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save
-from test_dvae import tiny
 from test_layered import TINY as LAYERED
+from tiny_dvae import tiny
 from toy import write_toy
 
 from handaug.data_specs.errors import InputError, WorkError
