@@ -17,7 +17,6 @@ time.
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +47,7 @@ from handaug.augment.remix_work import (
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.progress import SILENT, Progress
-from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.space import require_space
 from handaug.models.checkpoint import read_config
 
 __all__ = ["MIN_KEPT_SHARE", "PRIOR", "RemixConfig", "check_request", "default_workers", "remix", "remix_capacity"]
@@ -97,7 +96,7 @@ def check_request(config: RemixConfig, out: Path, given: Mapping[str, Path] | No
             f"--n {config.n}: {len(poses):,} pose rows and {len(lends):,} appearance rows have fewer pairs; lower --n "
             "or give more --appearances"
         )
-    _check_disk(out, config.n, poses, 0)
+    require_space(out, config.n, poses.size, poses.channels, f"--n {config.n}")
 
 
 def _size_of(folder: Path, kind: str) -> tuple[int, int, int]:
@@ -189,7 +188,8 @@ def _check_room(mint: Mint, work: PartialOutput) -> None:
     pose = mint.pose_file(work.folder)
     codes = sum(file.size for file in mint.code_files(work.folder).values()) + (pose.size if pose else 0)
     there = sum(path.stat().st_size for path in work.folder.iterdir())
-    _check_disk(work.out, n, mint.pose_data, codes - there)
+    data = mint.pose_data
+    require_space(work.out, n, data.size, data.channels, f"--n {n}", more=codes - there)
 
 
 def _attributes(mint: Mint) -> dict[str, Any]:
@@ -207,20 +207,6 @@ def _attributes(mint: Mint) -> dict[str, Any]:
         "label_error_threshold_px": mint.threshold,
         "label_checked": mint.config.check,
     }
-
-
-def _check_disk(out: Path, n: int, data: HandDataset, more: int) -> None:
-    """Shards and the merged file stand side by side at the end: twice the pixels, with labels and chunk tables; `more`
-    bytes come on top.
-    """
-    place = next(folder for folder in out.absolute().parents if folder.exists())
-    row = data.size[0] * data.size[1] * (data.channels + 0.2) + 1400
-    need, free = int(2 * n * row) + more, shutil.disk_usage(place).free
-    if need > free:
-        raise InputError(
-            f"--n {n}: needs about {need / 1e6:,.0f} MB in {out.parent}, {free / 1e6:,.0f} MB are free; lower --n or "
-            "choose another disk"
-        )
 
 
 def _mint_all(mint: Mint, work: PartialOutput, job: Job, crew: Crew, progress: Progress) -> tuple[Tally, int]:

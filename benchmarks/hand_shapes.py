@@ -7,17 +7,17 @@ sexes. Length and breadth of the hand: Gordon et al., 1988 Anthropometric Survey
 TR-89/044), men and women in equal parts. Printed as a Markdown table, millimetres, mean and standard deviation.
 """
 
-import argparse
 from collections import Counter
 
 import numpy as np
-from commands import positive
+from commands import Parser, at_least, positive
 from numpy.typing import NDArray
 
 from handaug.cli.common import run_script
 from handaug.data_specs.joints import FINGERS
+from handaug.render.clear_pose import sample_clear_pose
 from handaug.render.hand import HandModel
-from handaug.render.penetration import ALLOWED_DEPTH, penetration, sample_clear_pose
+from handaug.render.penetration import ALLOWED_DEPTH, penetration
 from handaug.render.pose_prior import ANGLES, KINDS, HandPose, sample_pose
 
 PUBLISHED = {
@@ -69,9 +69,9 @@ def redrawn(model: HandModel, poses: int) -> tuple[dict[str, float], float, floa
 
 def main() -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--hands", type=positive, default=600)
-    parser.add_argument("--poses", type=int, default=400)
+    parser.add_argument("--poses", type=at_least(2), default=400)
     options = parser.parse_args()
     model = HandModel.load()
     bones, sizes = drawn_bones(model, options.hands)

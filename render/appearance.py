@@ -221,9 +221,9 @@ def _skin(rng: np.random.Generator, detail: np.random.Generator, tone: float | N
     oxygen = float(np.clip(0.78 + 0.1 * yellowness, 0.5, 0.98))
     lightness = np.exp(rng.normal(0, 0.05))
     color = skin_reflectance(melanin, blood, oxygen) * lightness
-    # Palms have little melanin but thicker, redder skin; the nail bed shows through the nail.
+    # Palms have little melanin but thicker, redder skin; the bed that shows through the nail has more of its finger's.
     palm = skin_reflectance(melanin * (0.55 - 0.42 * tone), 1.5 * blood, oxygen) * lightness
-    nail = 0.45 * palm + 0.55 * skin_reflectance(melanin_of_tone(0.12 + 0.3 * tone), 1.6 * blood, oxygen)
+    nail = 0.2 * palm + 0.8 * skin_reflectance(melanin_of_tone(0.04 + 0.68 * tone), 1.6 * blood, oxygen)
     return Skin(
         color=_vector(np.clip(color, 0.015, 0.85)),
         palm=_vector(np.clip(palm, 0.015, 0.85)),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.camera import project
 from handaug.render.hand import SEGMENTS, HandModel, RestHand
 from handaug.render.penetration import ALLOWED_DEPTH, penetration
+from handaug.render.pinching import meet
 from handaug.render.pose_prior import ANGLES, LIMITS, HandPose, sample_pinch
 from handaug.render.props import Prop, make_prop
 
@@ -39,6 +40,10 @@ HIDDEN = (0.05, 0.5)
 SOFTNESS = 0.0015
 """Metres by which skin gives way to what it touches."""
 
+_BESIDE = np.array([0.95, 0.0, 0.31])
+"""From the index finger's knuckle to the thumb's side and a little to the palm."""
+_THICK, _OFF = 0.015, 0.003  # metres from a joint to the skin before it; between skin and what stands in front
+_FRONT_TRIES, _SAME_KIND = 240, 20
 _TRIES = 5
 _STEPS = 20
 _FINGERS = ("thumb", "index", "middle", "ring", "little")
@@ -90,7 +95,11 @@ def hold(
 
 
 def put_in_front(
-    rng: np.random.Generator, joints: NDArray[np.floating[Any]], nearest: float, camera: NDArray[np.floating[Any]]
+    rng: np.random.Generator,
+    joints: NDArray[np.floating[Any]],
+    nearest: float,
+    camera: NDArray[np.floating[Any]],
+    skin: NDArray[np.floating[Any]] | None = None,
 ) -> Prop | None:
     """Draw an object between camera and hand.
 
@@ -99,27 +108,43 @@ def put_in_front(
         joints: (21, 3) metres, camera frame.
         nearest: Least depth of the hand's skin, metres.
         camera: (3, 3) intrinsics.
+        skin: (V, 3) all that the object must not enter. An arm may come nearer to the camera than its hand, even beside
+            it: with `skin` objects stand next to such an arm, else they stay nearer than `nearest`, if there is room.
 
     Returns:
         The object in the camera's frame; None where no try hid a share of the joints within `HIDDEN`.
     """
     weights = np.array(list(IN_FRONT.values()))
-    kind = str(rng.choice(list(IN_FRONT), p=weights / weights.sum()))
     pixels = project(camera, np.asarray(joints, np.float32)).astype(np.float64)
     focal, principal = float(camera[0, 0]), np.array([camera[0, 2], camera[1, 2]], np.float64)
-    for _ in range(3 * _TRIES):
+    limit = nearest if skin is None else max(nearest, float(joints[:, 2].min()) - _THICK)
+    for number in range(_FRONT_TRIES):
+        if number % _SAME_KIND == 0:  # a book finds no room before a wide lens where a rod does
+            kind = str(rng.choice(list(IN_FRONT), p=weights / weights.sum()))
         prop = make_prop(rng, kind)
         prop = prop.moved(_random_rotation(rng), np.zeros(3))
         aim = pixels[int(rng.integers(len(pixels)))] + rng.normal(0, 0.25, 2) * np.ptp(pixels, axis=0).max()
-        depth = nearest * rng.uniform(0.55, 0.95)
-        prop = prop.moved(np.eye(3), np.array([*((aim - principal) / focal * depth), depth]))
         reach = prop.vertices[:, 2]
-        if reach.max() > nearest - 0.003 or reach.min() < 0.3 * nearest:
+        least = max(0.55 * limit, 0.3 * limit - float(reach.min()))
+        most = min(0.95 * limit, limit - 0.003 - float(reach.max()))
+        if least >= most:
             continue
+        depth = rng.uniform(least, most)
+        prop = prop.moved(np.eye(3), np.array([*((aim - principal) / focal * depth), depth]))
         hidden = float(_covered(pixels, prop, camera).mean())
-        if HIDDEN[0] <= hidden <= HIDDEN[1]:
+        if HIDDEN[0] <= hidden <= HIDDEN[1] and (limit == nearest or _clear(prop, skin)):
             return prop
     return None
+
+
+def _clear(prop: Prop, skin: NDArray[np.floating[Any]] | None) -> bool:
+    """Whether an object keeps off the skin."""
+    if skin is None:
+        return True
+    middle = prop.vertices.mean(0)
+    radius = float(np.linalg.norm(prop.vertices - middle, axis=1).max()) + _OFF
+    near = skin[np.linalg.norm(skin - middle, axis=1) < radius]
+    return len(near) == 0 or float(prop.distance(near).min()) > _OFF
 
 
 def _covered(pixels: Floats, prop: Prop, camera: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
@@ -233,26 +258,19 @@ def _close(model: HandModel, rest: RestHand, degrees: dict[str, float], prop: Pr
     return touching
 
 
-def _pinch(rng: np.random.Generator, model: HandModel, rest: RestHand, wrist: HandPose, kind: str) -> Grip:
-    """A pen or a card between the pads of thumb and index."""
+def _pinch(rng: np.random.Generator, model: HandModel, rest: RestHand, wrist: HandPose, kind: str) -> Grip | None:
+    """A pen or a card between the pads of thumb and index, which part by its thickness."""
     drawn = sample_pinch(rng, "index")
-    degrees = {name: float(np.degrees(drawn[name])) for name in ANGLES}
+    degrees = _degrees(drawn)
     degrees |= {name: float(np.degrees(wrist[name])) for name in ("wrist_flexion", "wrist_deviation")}
-    pose = _pose(degrees)
+    prop = make_prop(rng, kind)
+    pose = meet(model, rest, _pose(degrees), apart=float(np.ptp(prop.vertices, axis=0).min()))
     joints = model.joints(rest, pose).astype(np.float64)
     across = joints[8] - joints[4]
     across /= np.linalg.norm(across)
     pads = 0.5 * (joints[4] + joints[8])
-    prop = make_prop(rng, kind)
     if kind == "pen":
-        # From the pads back over the side of the index finger's knuckle.
-        axis = pads - (joints[5] + [0.012, 0.0, 0.004] + rng.normal(0, 0.004, 3))
-        axis /= np.linalg.norm(axis)
-        across -= (across @ axis) * axis
-        across /= np.linalg.norm(across)
-        turn = np.stack([np.cross(-axis, across), -axis, across], 1)  # the tip is at -y
-        length = float(np.ptp(prop.vertices[:, 1]))
-        return Grip(pose, prop.moved(turn, pads - axis * (0.5 * length - rng.uniform(0.025, 0.04))))
+        return _lay_pen(rng, model, rest, pose, prop, pads, across)
     out = joints[8] - joints[6]
     out -= (out @ across) * across
     out /= np.linalg.norm(out)
@@ -260,6 +278,29 @@ def _pinch(rng: np.random.Generator, model: HandModel, rest: RestHand, wrist: Ha
     axis = np.cos(sway) * out + np.sin(sway) * np.cross(across, out)
     turn = np.stack([np.cross(axis, across), axis, across], 1)
     return Grip(pose, prop.moved(turn, pads + axis * (float(np.abs(prop.vertices[:, 1]).max()) - 0.008)))
+
+
+def _lay_pen(
+    rng: np.random.Generator, model: HandModel, rest: RestHand, pose: HandPose, prop: Prop, pads: Floats, across: Floats
+) -> Grip | None:
+    """From the pads back over the side of the index finger's knuckle, as far out as the skin there wants it."""
+    posed = model.pose(rest, pose)
+    vertices, owner = _skin(model, rest, _degrees(pose))
+    held = np.isin(owner, [SEGMENTS.index(name) for name in ("thumb_3", "index_3")])
+    sway, beyond = rng.normal(0, 0.004, 3), rng.uniform(0.025, 0.04)
+    length = float(np.ptp(prop.vertices[:, 1]))
+    knuckle = posed.joints[5].astype(np.float64) + sway
+    for out in np.arange(0.008, 0.034, 0.002):
+        axis = pads - (knuckle + out * _BESIDE)
+        axis /= np.linalg.norm(axis)
+        side = across - (across @ axis) * axis
+        side /= np.linalg.norm(side)
+        turn = np.stack([np.cross(-axis, side), -axis, side], 1)  # the tip is at -y
+        laid = prop.moved(turn, pads - axis * (0.5 * length - beyond))
+        depth = laid.distance(vertices)
+        if depth[~held].min() > -SOFTNESS:
+            return Grip(pose, laid) if depth[held].min() > -2 * SOFTNESS else None
+    return None
 
 
 def _skin(model: HandModel, rest: RestHand, degrees: dict[str, float]) -> tuple[Floats, NDArray[np.intp]]:
@@ -277,6 +318,10 @@ def _within(degrees: dict[str, float]) -> dict[str, float]:
 
 def _pose(degrees: dict[str, float]) -> HandPose:
     return HandPose(np.clip(np.radians([degrees[name] for name in ANGLES]), *LIMITS.T))
+
+
+def _degrees(pose: HandPose) -> dict[str, float]:
+    return dict(zip(ANGLES, np.degrees(pose.angles).tolist(), strict=True))
 
 
 def _random_rotation(rng: np.random.Generator) -> Floats:

@@ -19,6 +19,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.space import require_space
 from handaug.render.anny_extract import cache_path
 from handaug.render.appearance import APPEARANCE_FACTORS
 from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, check_pictures, image_files
@@ -85,6 +86,9 @@ def render_dataset(
     if workers is not None and scheduler is not None:
         raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
     recorded = _recorded(config)
+    if not out.exists():
+        square = (config.size, config.size)
+        require_space(out, config.images, square, config.n_channels, f"--poses {config.poses}")
     work = PartialOutput.open(out, recorded, overwrite=overwrite)
     if work is None:
         progress.note(f"{out} is complete already; nothing to do.")
@@ -97,7 +101,7 @@ def render_dataset(
         with cluster or nullcontext():
             _render_shards(config, work, workers, cluster, progress)
     except (InputError, KeyboardInterrupt):
-        if not any(work.shard(shard).exists() for shard in range(config.shards)):
+        if next(work.folder.glob("shard-*.h5"), None) is None:
             work.remove()  # nothing to resume: leave no trace, and no claim on the name
         raise
     shape = SHAPE_NAMES if config.hand_model == "anny" else ManoModel.shape_names

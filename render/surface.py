@@ -11,9 +11,16 @@ from handaug.render.hand import SEGMENTS, HandModel
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.skin_maps import SkinMaps, skin_maps
 
-__all__ = ["Surface", "surface_of"]
+__all__ = ["NAIL_RAMP", "Surface", "surface_of"]
 
 Floats = NDArray[np.float32]
+
+NAIL_RAMP = 0.004
+"""Metres across a nail's edge over which `Surface.nail` goes from 0 to 1."""
+
+_NAIL_BREADTH, _NAIL_LENGTH, _NAIL_SHORT = 0.64, 1.22, 0.0008
+"""Of the finger's breadth; of the nail's own; metres from its end to that of the fingertip. People's index nails are
+about 10 mm broad and 12 long on a finger of 16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +32,8 @@ class Surface:
     rest: Floats
     """(V, 3) vertices of the hand at rest, metres: textures are fixed to them."""
     nail: Floats
-    """(V,) 1 on the nails, 0 elsewhere."""
+    """(V,) 0.5 on the edge of a nail, rising to 1 within and falling to 0 without over `NAIL_RAMP` metres, so that the
+    edge runs smoothly between vertices that lie as far apart as it is soft."""
     palm: Floats
     """(V,) 1 on the hairless skin of palm and finger pads, which has little melanin; 0 on the back."""
     maps: SkinMaps
@@ -36,7 +44,7 @@ def surface_of(model: HandModel) -> Surface:
     """Measure the rest pose (all angles zero, mean shape).
 
     The inside of a finger segment is the side its tip moves to when the last joint bends, which also holds for the
-    thumb. A nail is the outer side of the last half of a distal segment; palm is the inner side of the hand.
+    thumb. A nail lies on the outer side of a distal segment; palm is the inner side of the hand.
     """
     flat = HandPose(np.zeros(len(ANGLES)))
     rest = model.pose(model.mean_shape, flat)
@@ -52,20 +60,41 @@ def surface_of(model: HandModel) -> Surface:
         bent = HandPose.from_degrees(**{f"{finger}_{last}_flexion": 30.0})
         root, tip = rest.joints[joints[2]], rest.joints[joints[3]]
         along = tip - root
-        length = np.linalg.norm(along)
-        along = along / length
+        along = along / np.linalg.norm(along)
         pad = model.joints(model.mean_shape, bent)[joints[3]] - tip
         pad = pad - (pad @ along) * along
         pad /= np.linalg.norm(pad)
         mine = np.isin(owner, [SEGMENTS.index(f"{finger}_{k}") for k in (1, 2, 3)])
         if finger == "thumb":
             inner = np.where(mine, normals @ pad, inner)
-        place = (rest.vertices - root) @ along / length
-        plate = _step(place, 0.5, 0.62) * _step(-(normals @ pad), 0.62, 0.8) * (owner == SEGMENTS.index(f"{finger}_3"))
-        nail = np.maximum(nail, plate)
+        last_part = owner == SEGMENTS.index(f"{finger}_3")
+        seen = (rest.vertices[last_part] - tip) @ np.stack([along, np.cross(along, pad)], 1)
+        nail[last_part] = _nail(seen, -normals[last_part] @ pad)
     # The inside of the forearm is a little paler too; at the wrist one becomes the other.
     palm = _step(inner, -0.25, 0.35) * (0.15 + 0.85 * _step(rest.vertices[:, 1], -0.025, 0.03))
     return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32), skin_maps(model))
+
+
+def _nail(place: NDArray[np.floating[Any]], outward: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """`Surface.nail` of the skin of a last segment.
+
+    The plate follows the finger's own end and breadth, wherever its last joint is taken to lie. Its root is an arc, its
+    free edge a flatter one, its sides run nearly straight.
+
+    Args:
+        place: (N, 2) metres along the bone and across it.
+        outward: (N,) how far the skin looks away from the pad, 1 wholly.
+    """
+    end = float(place[:, 0].max())
+    widest = place[(place[:, 0] > end - 0.012) & (place[:, 0] < end - 0.005), 1]
+    half = 0.5 * _NAIL_BREADTH * float(np.ptp(widest))
+    length = 2 * half * _NAIL_LENGTH
+    middle = np.array([end - _NAIL_SHORT - 0.45 * length, 0.5 * (widest.min() + widest.max())])
+    x, y = (place - middle).T
+    away = np.abs(np.stack([x / np.where(x < 0, 0.55 * length, 0.45 * length), y / half]))
+    within = half * (1 - np.where(x < 0, (away**2.5).sum(0) ** 0.4, (away**3.5).sum(0) ** (1 / 3.5)))
+    within = np.minimum(within, 0.005 * (outward - 0.35))  # not round the tip to the pad, nor down the sides
+    return np.asarray(np.clip(0.5 + within / NAIL_RAMP, 0, 1))
 
 
 def _step(x: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.float64]:

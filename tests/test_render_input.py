@@ -194,6 +194,12 @@ def test_what_an_older_handaug_began_is_not_gone_on_with(tmp_path: Path) -> None
         render_dataset(RenderConfig(poses=3), out)
 
 
+def test_more_than_the_disk_holds_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--poses 1000000000000: needs about .* MB are free; lower it"):
+        render_dataset(RenderConfig(poses=10**12), tmp_path / "out.h5")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     out = tmp_path / "out.h5"
     command = ("render", out, "--poses", "3", *SMALL)

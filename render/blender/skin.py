@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from handaug.render.relighting import SHARES_PASS, SKIN_PASS
 from handaug.render.scene import Skin
 from handaug.render.skin_maps import SkinMaps
+from handaug.render.surface import NAIL_RAMP
 
 __all__ = ["KIND_ATTRIBUTE", "REST_ATTRIBUTE", "SkinMaterial"]
 
@@ -18,7 +19,8 @@ skin."""
 
 
 KIND_ATTRIBUTE = "kind"
-"""Vertex attribute: x is 1 on nails, y is 1 on the palm and the pads of the fingers."""
+"""Vertex attribute: x is the ramp across the edges of the nails (`handaug.render.surface`), y is 1 on the palm and the
+pads of the fingers."""
 
 
 _IN_CREASES, _OVER_VEINS, _DARK = (0.58, 0.45, 0.45), (0.74, 0.86, 0.94), (0.82, 0.76, 0.76)
@@ -27,6 +29,10 @@ _CREASE_DEPTH, _VEIN_HEIGHT = 0.0007, 0.0006
 """Metres."""
 _RELIEF = 1100.0
 """Waves to the metre of the finest relief: at 420 dark skin under a lamp looked like a lizard's."""
+
+
+_NAIL_EDGE = 0.0005
+"""Metres either way over which a nail becomes skin."""
 
 
 class SkinMaterial:
@@ -55,7 +61,11 @@ class SkinMaterial:
         self._offset = shifted.inputs[1]
         kind = self._new("ShaderNodeSeparateXYZ")
         self._link(self._attribute(KIND_ATTRIBUTE).outputs["Vector"], kind.inputs[0])
-        nail, palm = kind.outputs[0], kind.outputs[1]
+        plate = self._new("ShaderNodeMapRange", interpolation_type="SMOOTHSTEP")
+        plate.inputs["From Min"].default_value = 0.5 - _NAIL_EDGE / NAIL_RAMP
+        plate.inputs["From Max"].default_value = 0.5 + _NAIL_EDGE / NAIL_RAMP
+        self._link(kind.outputs[0], plate.inputs["Value"])
+        nail, palm = plate.outputs["Result"], kind.outputs[1]
 
         spread = self._new("ShaderNodeMapRange")
         spread.inputs["From Min"].default_value, spread.inputs["From Max"].default_value = 0.3, 0.7

@@ -1,0 +1,107 @@
+"""Lets thumb and finger of a pinch meet on a hand of any shape: skin on skin, or either side of a thing.
+
+Angles that close a pinch on one hand leave it open on another, as they do once they have trembled. So after a pose is
+drawn, the thumb and the finger nearest to it are turned by the least angles that bring their skins together.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from handaug.data_specs.joints import FINGERS
+from handaug.render.hand import SEGMENTS, HandModel, RestHand
+from handaug.render.penetration import segment_distance
+from handaug.render.pose_prior import ANGLES, LIMITS, HandPose
+
+__all__ = ["meet", "skin_gap"]
+
+_STEPS = 8
+_CLOSE_ENOUGH = 0.0005
+_SOFT = 0.0015
+"""Metres by which two fingertips may give way to each other."""
+_NUDGE = 1e-3
+_THUMB = ("thumb_cmc_flexion", "thumb_cmc_abduction", "thumb_cmc_rotation", "thumb_mcp_flexion", "thumb_ip_flexion")
+_FINGER = ("mcp_flexion", "mcp_abduction", "pip_flexion", "dip_flexion")
+
+
+def meet(model: HandModel, rest: RestHand, pose: HandPose, apart: float = 0.0) -> HandPose:
+    """Turn the thumb and the finger whose tip is nearest until their last segments are `apart`.
+
+    Each step moves the tips along the line between them by what is missing, with the least change of angles that does
+    so (the pseudo-inverse of one row of the Jacobian); angles at their limit stay there.
+
+    Args:
+        model: The hand.
+        rest: Its shape.
+        pose: Of a pinch that nearly closes.
+        apart: Metres between the skins, for a thing between them.
+
+    Returns:
+        A pose within `LIMITS`; where these do not let the fingers meet, the nearest that was found.
+    """
+    finger = nearest_finger(model.joints(rest, pose))
+    names = [*_THUMB, *(f"{finger}_{part}" for part in _FINGER), "palm_cup"]
+    turned = [ANGLES.index(name) for name in names]
+    angles = pose.angles.copy()
+    best, least = pose, np.inf
+    for _ in range(_STEPS):
+        here = HandPose(angles)
+        missing = apart - skin_gap(model, rest, here, finger)
+        if abs(missing) < least:
+            best, least = here, abs(missing)
+        if least <= _CLOSE_ENOUGH:
+            break
+        slope = _slopes(model, rest, angles, turned, finger)
+        low, high = LIMITS[turned].T
+        stuck = np.where(slope * missing < 0, angles[turned] <= low, angles[turned] >= high)
+        slope[stuck] = 0.0
+        if not slope.any():
+            break
+        angles = angles.copy()
+        angles[turned] = np.clip(angles[turned] + slope * missing / (slope @ slope), low, high)
+    return best
+
+
+def nearest_finger(joints: NDArray[np.floating[Any]]) -> str:
+    """The finger whose tip is nearest to the thumb's."""
+    others = [finger for finger in FINGERS if finger != "thumb"]
+    return min(others, key=lambda finger: float(np.linalg.norm(joints[FINGERS[finger][-1]] - joints[4])))
+
+
+def skin_gap(model: HandModel, rest: RestHand, pose: HandPose, finger: str) -> float:
+    """Metres between the skins of the last segments of thumb and finger; below zero where they are in each other.
+
+    Apart it is the least distance of vertices; in each other, how far capsules about the bones overlap beyond what
+    skin gives way.
+    """
+    posed = model.pose(rest, pose)
+    ends = posed.joints.astype(np.float64)[[[3, 4], list(FINGERS[finger][-2:])]]
+    radii = model.radii(rest)[[2, 3 * list(FINGERS).index(finger) + 2]]
+    between = segment_distance(ends[:1, 0], ends[:1, 1], ends[1:, 0], ends[1:, 1])
+    clear = float(between[0] - radii.sum())
+    if clear < -_SOFT:
+        return clear + _SOFT
+    owner = np.zeros(len(posed.vertices), np.intp)
+    owner[model.quads] = model.face_segment[:, None]
+    thumb, other = (posed.vertices[owner == SEGMENTS.index(f"{name}_3")] for name in ("thumb", finger))
+    return float(cKDTree(thumb).query(other)[0].min())
+
+
+def _slopes(
+    model: HandModel, rest: RestHand, angles: NDArray[np.float64], turned: list[int], finger: str
+) -> NDArray[np.float64]:
+    """Metres by which the tips part for each radian of each angle."""
+    tips = [4, FINGERS[finger][-1]]
+
+    def distance(at: NDArray[np.float64]) -> float:
+        thumb, other = model.joints(rest, HandPose(at))[tips].astype(np.float64)
+        return float(np.linalg.norm(thumb - other))
+
+    base, out = distance(angles), []
+    for k in turned:
+        nudged = angles.copy()
+        nudged[k] += _NUDGE if angles[k] + _NUDGE <= LIMITS[k, 1] else -_NUDGE
+        out.append((distance(nudged) - base) / (nudged[k] - angles[k]))
+    return np.array(out)
