@@ -32,6 +32,7 @@ from handaug.augment.leaks import unknown_training
 from handaug.augment.parallel import one_thread, run_trainings, side_by_side
 from handaug.augment.report import write_gain_report
 from handaug.augment.transforms import TrainTransform
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.writer import write_atomically
 from handaug.models.estimators import Estimator
@@ -99,7 +100,7 @@ def measure_gain(
     run = RunFolder.open(out, identity(config, data), overwrite=overwrite)
     if run is None:
         progress.note(f"{out}: complete, nothing to do")
-        return GainResult(out, json.loads((out / "gain.json").read_text()))
+        return GainResult(out, _read_figures(out / "gain.json"))
     with run:
         _expect(config, data, estimator, budgets, device, progress, workers)
         made = [
@@ -239,6 +240,14 @@ def _first_line(config: GainConfig, data: GainData) -> str:
     if config.demo:
         line += " This is a demonstration: its size proves that the machinery works, not that there is a gain."
     return line
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    try:
+        figures: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is missing or damaged; add --overwrite to run the experiment again") from error
+    return figures
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

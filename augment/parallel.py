@@ -6,6 +6,7 @@ after the other in this process.
 """
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,7 @@ Training = Callable[[Progress], None]
 
 _POLL_SECONDS = 0.25
 _PR_SET_PDEATHSIG = 1
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run_trainings(
@@ -164,6 +166,16 @@ def _work(trainings: list[Training], shared: _Shared) -> None:
         except HandaugError as error:
             shared.words.put(error)
             return
+        except MemoryError:
+            shared.words.put(WorkError("out of memory; lower --batch-size and run the same command again: it goes on"))
+            return
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                name = error.filename or "the output"
+                shared.words.put(WorkError(f"{name}: the disk is full; free some space, then the same command goes on"))
+                return
+            traceback.print_exc()
+            os._exit(1)
         except Exception:
             traceback.print_exc()
             os._exit(1)

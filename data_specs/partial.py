@@ -19,7 +19,7 @@ from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import check_header, open_file
 from handaug.data_specs.writer import config_json, partial_path, write_atomically
 
-__all__ = ["PartialOutput", "claim_output"]
+__all__ = ["PartialOutput", "claim_output", "remove_leftover"]
 
 
 def claim_output(out: Path) -> None:
@@ -68,8 +68,7 @@ class PartialOutput:
         if out.is_file() and not overwrite:
             if _config_of(out) != config_json(config):
                 raise InputError(f"{out}: exists with another configuration; add --overwrite or choose another output")
-            # A kill between the rename and the clean-up leaves the folder behind. Nothing to do in a read-only place.
-            shutil.rmtree(work.folder, ignore_errors=True)
+            remove_leftover(work.folder / "config.json", config_json(config))
             return None
         claim_output(out)
         work._acquire()
@@ -141,6 +140,29 @@ class PartialOutput:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def remove_leftover(stored: Path, key: str) -> None:
+    """Remove the work folder that a kill between rename and clean-up leaves behind a complete output: not that of
+    another configuration, nor one at which a process is at work. In a read-only place nothing is done.
+
+    Args:
+        stored: File in the work folder that holds its key.
+        key: That of the complete output.
+    """
+    try:
+        if stored.read_text() != key:
+            return
+        lock = os.open(stored.parent / "lock", os.O_CREAT | os.O_RDWR)
+    except (OSError, ValueError):
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(stored.parent, ignore_errors=True)
+    except OSError:
+        pass
+    finally:
+        os.close(lock)
 
 
 def _config_of(path: Path) -> str:

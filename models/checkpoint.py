@@ -113,16 +113,21 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path) -> dict[str, Any] | None:
     """Read training state onto the CPU.
 
+    Returns:
+        None where the file is damaged: nothing can be had from it, and the next state takes its place.
+
     Raises:
-        InputError: The file is damaged or foreign.
+        InputError: The file cannot be read.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its zip reader or unpickler meets in a damaged file
-        raise InputError(f"{path}: is damaged; start again with --overwrite") from error
-    if not isinstance(state, dict):
-        raise InputError(f"{path}: is not training state; start again with --overwrite")
-    return state
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable, or remove it") from error
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # torch raises whatever its zip reader or unpickler meets in a damaged file
+        return None
+    return state if isinstance(state, dict) else None

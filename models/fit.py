@@ -100,8 +100,12 @@ def fit_estimator(
     looks = [round(steps * (i + 1) / checkpoints) for i in range(checkpoints)]
     known = _Known(torch.zeros((), device=fabric.device))
     if state is not None and state.exists():
-        known = _load(state, estimator, optimiser)
-        progress.note(f"{label}: goes on from step {known.step:,}")
+        found = _load(state, estimator, optimiser)
+        if found is None:
+            progress.note(f"{label}: {state} is damaged; starts afresh")
+        else:
+            progress.note(f"{label}: goes on from step {found.step:,}")
+            known = found
     losses, scores = known.losses, known.scores
     source, saved_at = iter(batches(known.step)), time.monotonic()
     with progress.task(label, total=steps, unit="steps") as advance:
@@ -157,8 +161,10 @@ def _save(path: Path, known: _Known, estimator: Estimator, optimiser: torch.opti
     save_state(path, {**parts, **vars(known)})
 
 
-def _load(path: Path, estimator: Estimator, optimiser: torch.optim.Optimizer) -> _Known:
+def _load(path: Path, estimator: Estimator, optimiser: torch.optim.Optimizer) -> _Known | None:
     state = load_state(path)
+    if state is None:
+        return None
     device = next(estimator.parameters()).device
     try:
         estimator.load_state_dict(state.pop("estimator"))

@@ -6,6 +6,7 @@ same weights.
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handaug.data_specs.errors import WorkError
+from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.progress import Progress
 from handaug.models.checkpoint import load_state, save_state
 
@@ -92,7 +93,10 @@ def run_training(
     Raises:
         WorkError: A loss stopped being finite; the last good state is kept.
     """
-    step, sums, counts = _resume(trainee, folder)
+    state = load_state(folder / STATE) if (folder / STATE).exists() else {}
+    if state is None:
+        progress.note(f"{label}: {folder / STATE} is damaged; starts afresh")
+    step, sums, counts = _resume(trainee, folder, state or {})
     if step:
         progress.note(f"{label}: goes on from step {step:,}")
     saved_at, kept = time.monotonic(), (folder / STATE).exists()
@@ -128,20 +132,38 @@ def run_training(
         (folder / STATE).unlink(missing_ok=True)
 
 
-def _resume(trainee: Trainee, folder: Path) -> tuple[int, dict[str, float], dict[str, int]]:
-    """Load the saved state, if any, and cut the log back to it."""
+def _resume(
+    trainee: Trainee, folder: Path, state: dict[str, Any]
+) -> tuple[int, dict[str, float], dict[str, int]]:
+    """Load a saved state, and cut the log back to it.
+
+    Raises:
+        InputError: It belongs to another network.
+    """
     log = folder / LOG
-    if not (folder / STATE).exists():
+    if not state:
         log.unlink(missing_ok=True)
         return 0, {}, {}
-    state = load_state(folder / STATE)
-    for name, part in trainee.parts().items():
-        part.load_state_dict(state[name])
-    step = int(state["step"])
+    try:
+        for name, part in trainee.parts().items():
+            part.load_state_dict(state[name])
+        step, sums, counts = int(state["step"]), dict(state["sums"]), dict(state["counts"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"{folder / STATE}: is no state of this run; remove it, and the run starts afresh"
+        ) from error
     if log.exists():
-        kept = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
-        log.write_text("".join(kept))
-    return step, dict(state["sums"]), dict(state["counts"])
+        lines = log.read_text(errors="replace").splitlines(keepends=True)
+        log.write_text("".join(line for line in lines if _step_of(line) <= step))
+    return step, sums, counts
+
+
+def _step_of(line: str) -> float:
+    """The step that a line of the log tells of; infinite where a full disk cut it short."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _save(trainee: Trainee, folder: Path, step: int, sums: dict[str, float], counts: dict[str, int]) -> None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from handaug.data_specs.errors import InputError
+from handaug.data_specs.partial import remove_leftover
 from handaug.data_specs.writer import config_json, partial_path, write_atomically
 
 __all__ = ["RunFolder"]
@@ -56,7 +57,7 @@ class RunFolder:
                         f"{out}: was made with another configuration or other data; add --overwrite or choose "
                         "another folder with --out"
                     )
-                shutil.rmtree(partial_path(out), ignore_errors=True)
+                remove_leftover(partial_path(out) / _KEY, config_json(key))
                 return None
         run = cls(out)
         run._acquire()

@@ -1,5 +1,6 @@
 """What processes of their own run in tests: importable by name, as pickled functions must be."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -24,3 +25,8 @@ def fail(folder: Path, name: str, progress: Progress) -> None:
 
 def die(folder: Path, name: str, progress: Progress) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fill_disk(folder: Path, name: str, progress: Progress) -> None:
+    """Write what does not fit."""
+    raise OSError(errno.ENOSPC, "No space left on device", str(folder / name))

@@ -16,7 +16,7 @@ from toy import write_toy
 
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.reader import HandDataset
-from handaug.models.checkpoint import load_state
+from handaug.models.checkpoint import load_state, save_state
 from handaug.models.disentangle import DisentangleConfig
 from handaug.models.evaluate import evaluate_checkpoint
 from handaug.models.methods import METHODS, load_run, resolve
@@ -90,11 +90,31 @@ def test_a_loss_that_turns_nan_stops_at_once_and_loses_nothing(
     assert f"the loss term {poisoned.term} is not finite at step 3" in message  # type: ignore[attr-defined]
     assert "--overwrite" in message and "\n" not in message and not out.exists()
     kept = load_state(tmp_path / "run.partial" / "state.pt")
-    assert kept["step"] == 2 and all(torch.isfinite(value).all() for value in kept["model"].values())
+    assert kept is not None and kept["step"] == 2
+    assert all(torch.isfinite(value).all() for value in kept["model"].values())
     # The same command goes on from there, and ends where an undisturbed run ends.
     train(method, data, out)
     whole, resumed = (load_file(folder / "model.safetensors") for folder in (runs[method], out))
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+def test_a_state_that_cannot_be_read_is_passed_over_and_a_foreign_one_is_named(
+    runs: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, partial = tmp_path / "run", tmp_path / "run.partial"
+    with monkeypatch.context() as patch:
+        patch.setattr("handaug.models.loop._log", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train("self", data, out)
+    state, log = partial / "state.pt", partial / "log.jsonl"
+    save_state(state, {"step": 2})
+    with pytest.raises(InputError, match="state.pt: is no state of this run; remove it"):
+        train("self", data, out)
+    state.write_bytes(b"cut short")
+    log.write_text('{"step": 1, "tr')
+    train("self", data, out)
+    whole, afresh = (load_file(folder / "model.safetensors") for folder in (runs["self"], out))
+    assert all(torch.equal(value, afresh[key]) for key, value in whole.items())
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -173,6 +173,24 @@ def test_partial_output_resumes(tmp_path: Path) -> None:
     work.remove()
 
 
+def test_leftovers_of_others_stay(tmp_path: Path) -> None:
+    """A complete output's own leftover goes; that of another configuration, or one in use, does not."""
+    out = tmp_path / "out.h5"
+    work = _partial(out, {"n": 1})
+    write_rows(work.shard(0), random_rows(2))
+    work.assemble(1, seed=0)
+    other = _partial(out, {"n": 2}, overwrite=True)
+    write_rows(other.shard(0), random_rows(2))
+    other.close()
+    assert PartialOutput.open(out, {"n": 1}, overwrite=False) is None and other.shard(0).exists()
+    again = _partial(out, {"n": 1}, overwrite=True)
+    assert not other.shard(0).exists()
+    write_rows(again.shard(0), random_rows(2))
+    assert PartialOutput.open(out, {"n": 1}, overwrite=False) is None and again.shard(0).exists(), "it is in use"
+    again.close()
+    assert PartialOutput.open(out, {"n": 1}, overwrite=False) is None and not again.folder.exists()
+
+
 def test_a_flipped_byte_in_a_shard_is_noticed(tmp_path: Path) -> None:
     work = _partial(tmp_path / "out.h5", {})
     write_rows(work.shard(0), random_rows(2))

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from parallel_tasks import die, fail, train
+from parallel_tasks import die, fail, fill_disk, train
 from toy import write_toy
 
 from handaug.augment.checker import CheckerConfig, fingerprint, train_checkers
@@ -42,7 +42,12 @@ def test_each_runs_once_with_one_thread_and_is_counted(tmp_path: Path, workers: 
 
 
 @pytest.mark.parametrize(
-    ("bad", "error", "message"), [(fail, InputError, "bad: wrong"), (die, WorkError, "exit code -9.*it goes on")]
+    ("bad", "error", "message"),
+    [
+        (fail, InputError, "bad: wrong"),
+        (die, WorkError, "exit code -9.*it goes on"),
+        (fill_disk, WorkError, "bad: the disk is full; free some space"),
+    ],
 )
 def test_what_fails_in_a_process_is_said(
     tmp_path: Path, bad: Callable[..., None], error: type[Exception], message: str
