@@ -10,16 +10,14 @@ Ends with what `handaug train-pose` prints: `OUT/cross-domain/report.html` and `
 handaug and is shown; a run that was stopped goes on with the same command.
 """
 
-import argparse
-
-from commands import handaug
+from commands import Parser, handaug
 from headset import add_options, prepare, training_options
 
 from handaug.cli.common import run_script
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add_options(parser)
     given = parser.parse_args()
     files = prepare(given)

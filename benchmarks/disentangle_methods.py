@@ -12,7 +12,6 @@ images for each method, seed 0. OUT/fig5.png is their Fig. 5: two images of one 
 of each with its own pose code and with the other's, which should change nothing.
 """
 
-import argparse
 import dataclasses
 import json
 import time
@@ -20,16 +19,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from commands import Parser, listed, make_folder, one_of, positive
 from numpy.typing import NDArray
 
 from handaug.augment.checker import default_checker_config, train_checkers
-from handaug.cli.common import run_script
+from handaug.augment.fits import check_fits
+from handaug.cli.common import pick_device, run_script
 from handaug.data_specs.draw import as_rgb, image_grid, save_png
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
 from handaug.models.dvae.pictures import framed, pixels
+from handaug.models.estimators import load_estimator
 from handaug.models.judge import measure_run
 from handaug.models.methods import METHODS, PoseAppearanceModel, load_run, resolve
+
+DRAWING = tuple(name for name in METHODS if name not in ("dvae-pose", "cross-modal"))
+"""Methods that draw images from a pose and an appearance."""
 
 _ACROSS = 8
 _PAIRS = 3
@@ -56,12 +62,16 @@ def table2(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
     return image_grid(lines, scale=2)
 
 
+def shared_poses(val: HandDataset) -> list[NDArray[np.int64]]:
+    """Places of two rows of each of the first poses that have as many."""
+    ids = val.read("pose_id")
+    return [np.flatnonzero(ids == one)[:2] for one in np.unique(ids) if (ids == one).sum() > 1][:_PAIRS]
+
+
 def fig5(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
     """Lines of two images of one pose: both inputs, then for each method both with the own and the other's pose."""
-    ids = val.read("pose_id")
-    shared = [np.flatnonzero(ids == one)[:2] for one in np.unique(ids) if (ids == one).sum() > 1][:_PAIRS]
     lines = []
-    for pair in shared:
+    for pair in shared_poses(val):
         images = val.read("images", pair)
         line = [framed(one) for one in images]
         for model in models.values():
@@ -71,16 +81,22 @@ def fig5(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("renders", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--methods", default="handaug,self,autoencoder,paired")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="of every method; its default for device and data if not given")
+    parser.add_argument("--methods", type=listed(one_of(DRAWING)), default="handaug,self,autoencoder,paired")
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, help="of every method; its default for device and data if not given")
     parser.add_argument("--checker", type=Path, help="a label checker of these renders; trained if not given")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=pick_device, default="cpu")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
+    train, val = (HandDataset(options.renders, split=split) for split in ("train", "val"))
+    if not len(shared_poses(val)):
+        raise InputError(f"{options.renders}: no two val rows share a pose; render with --appearances 2 or more")
+    if options.checker:
+        judge, _ = load_estimator(options.checker / "fold-0")
+        check_fits(train, judge.size, judge.channels, f"--checker {options.checker}")
     checker = options.checker or train_checkers(
         options.renders,
         options.out / "checker",
@@ -88,9 +104,8 @@ def main() -> int:
         device=options.device,
         progress=SILENT,
     )
-    train, val = (HandDataset(options.renders, split=split) for split in ("train", "val"))
     table: dict[str, list[dict[str, float]]] = {}
-    for name in options.methods.split(","):
+    for name in options.methods:
         method = METHODS[name]
         for seed in range(options.seeds):
             settings = resolve(method.default_config)(name, len(train), train.size, options.device)

@@ -13,22 +13,21 @@ Side and scale are given at test. Every training resumes where it was stopped.
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import Parser, at_least, handaug, make_folder, positive
 
 from handaug.augment.dvae_figures import PAPER_EPE_MM, PAPER_LABELLED, line_figure, pck_figure, text_table
 from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.draw import save_png
-from handaug.data_specs.errors import WorkError
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.dvae.api import load_dvae
-from handaug.models.dvae.config import SUPERVISIONS, default_dvae_config
+from handaug.models.dvae.config import SUPERVISIONS, DvaeConfig, default_dvae_config
 from handaug.models.dvae.measure import estimate_rows, measure, read_rows
 from handaug.models.dvae.pictures import draw_estimates
 from handaug.models.dvae.train import train_dvae
@@ -45,23 +44,28 @@ def fetch(name: str, source: Path, out: Path, arguments: argparse.Namespace) -> 
     if source.is_file():
         return source
     target = out / f"{name}.h5"
-    command = [sys.executable, "-c", "from handaug.cli.main import main; main()", "import", name]
-    command += [str(source), str(target), "--size", str(arguments.size), "--channels", arguments.channels]
-    command += ["--wrist", "palm"] if name == "stb" else []
-    done = subprocess.run(command, check=False)
-    if done.returncode:
-        raise WorkError(f"{source}: could not be imported; the line above says why")
+    wrist = ["--wrist", "palm"] if name == "stb" else []
+    handaug("import", name, source, target, "--size", arguments.size, "--channels", arguments.channels, *wrist)
     return target
 
 
 def train(data: Path, out: Path, method: str, arguments: argparse.Namespace, **changes: Any) -> Path:
     """Train one run, with the common options of the command line."""
     view = HandDataset(data, split="train")
-    device = pick_device(arguments.device)
-    config = change_config(default_dvae_config(method, len(view), view.size, device), arguments.set)
-    if arguments.steps:
-        config = replace(config, steps=arguments.steps)
-    return train_dvae(data, out, replace(config, **changes), device=device, progress=RichProgress())
+    config = replace(config_of(arguments, method, len(view), view.size), **changes)
+    return train_dvae(data, out, config, device=arguments.device, progress=RichProgress())
+
+
+def config_of(arguments: argparse.Namespace, method: str, rows: int, size: tuple[int, int]) -> DvaeConfig:
+    """A method's configuration with the common options of the command line."""
+    config = change_config(default_dvae_config(method, rows, size, arguments.device), arguments.set)
+    return replace(config, steps=arguments.steps) if arguments.steps else config
+
+
+def check_test(data: Path) -> None:
+    """Refuse data on which nothing can be measured, before anything is trained."""
+    if not len(HandDataset(data, split="test")):
+        raise InputError(f"{data}: has no rows in its test split; give data that has")
 
 
 def figures(run: Path, data: Path, out: Path, device: str, name: str = "dVAE") -> dict[str, Any]:
@@ -77,8 +81,11 @@ def figures(run: Path, data: Path, out: Path, device: str, name: str = "dVAE") -
 def protocol(arguments: argparse.Namespace) -> None:
     """Train on the train split, measure on the test split, set beside the paper's numbers."""
     out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    for method in METHODS:
+        config_of(arguments, method, 1, (64, 64))  # says what is wrong before an import, which takes minutes
     data = fetch(arguments.dataset, arguments.source, out, arguments)
+    check_test(data)
     root = "palm" if arguments.dataset == "rhd" else "wrist"
     table: list[dict[str, Any]] = [
         {"method": f"{name} (as printed)", "rows": None, "CPose EPE mm": c, "3DPose EPE mm": p, "AUC 20-50 mm": None}
@@ -88,7 +95,7 @@ def protocol(arguments: argparse.Namespace) -> None:
     results: dict[str, Any] = {}
     for method in METHODS:
         run = train(data, out / method, method, arguments, root=root)
-        done = figures(run, data, out, pick_device(arguments.device), PAPER_NAME[method])
+        done = figures(run, data, out, arguments.device, PAPER_NAME[method])
         curves |= done["curves"]
         results[method] = done["figures"]
         table.append(
@@ -107,7 +114,8 @@ def protocol(arguments: argparse.Namespace) -> None:
 def labelled(arguments: argparse.Namespace) -> None:
     """Fig. 9: mean EPE over the labelled share, supervised, semi- and weakly supervised, over seeds."""
     out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    check_test(arguments.data)
     results: list[dict[str, Any]] = []
     for share in arguments.percent:
         for supervision in arguments.supervision:
@@ -117,7 +125,7 @@ def labelled(arguments: argparse.Namespace) -> None:
                     arguments.data, out / name, "dvae-pose", arguments,
                     labelled=share, supervision=supervision, seed=seed,
                 )  # fmt: skip
-                model = load_dvae(run, pick_device(arguments.device))
+                model = load_dvae(run, arguments.device)
                 rows = read_rows(HandDataset(arguments.data, split="test"), model.config.root)
                 found = measure(model, rows)
                 results.append({"supervision": supervision, "percent": share, "seed": seed, **found})
@@ -145,25 +153,37 @@ def finish(out: Path, name: str, results: Any, table: str) -> None:
 
 def show(arguments: argparse.Namespace) -> None:
     """Figs. 7 and 8 of a trained run."""
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    done: Mapping[str, Any] = figures(arguments.run, arguments.data, arguments.out, pick_device(arguments.device))
+    make_folder(arguments.out)
+    check_test(arguments.data)
+    done: Mapping[str, Any] = figures(arguments.run, arguments.data, arguments.out, arguments.device)
     pck_figure(done["curves"], arguments.out / "fig7.png")
     finish(arguments.out, "figures", done["figures"], text_table([done["figures"]]))
 
 
+def percentage(text: str) -> float:
+    """A type for argparse: above 0 and up to 100."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: give a percentage above 0 and up to 100")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = Parser(description=__doc__)
     parts = top.add_subparsers(required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--device", default="auto")
-    common.add_argument("--steps", type=int, help="in place of the method's default")
+    common = Parser(add_help=False)
+    common.add_argument("--device", type=pick_device, default="auto")
+    common.add_argument("--steps", type=positive, help="in place of the method's default")
     common.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as of `handaug disentangle`")
     one = parts.add_parser("protocol", parents=[common])
     one.add_argument("dataset", choices=["rhd", "stb", "renders"])
     one.add_argument("source", type=Path)
     one.add_argument("out", type=Path)
-    one.add_argument("--size", type=int, default=64, help="pixels of the crops")
+    one.add_argument("--size", type=at_least(8), default=64, help="pixels of the crops")
     one.add_argument("--channels", default="rgb", choices=["mono", "rgb"])
     one.set_defaults(work=protocol)
     two = parts.add_parser("figures", parents=[common])
@@ -174,9 +194,9 @@ def parser() -> argparse.ArgumentParser:
     three = parts.add_parser("labelled", parents=[common])
     three.add_argument("data", type=Path)
     three.add_argument("out", type=Path)
-    three.add_argument("--percent", type=float, nargs="+", default=[5.0, 20.0, 40.0, 60.0, 80.0, 100.0])
+    three.add_argument("--percent", type=percentage, nargs="+", default=[5.0, 20.0, 40.0, 60.0, 80.0, 100.0])
     three.add_argument("--supervision", nargs="+", default=list(SUPERVISIONS), choices=SUPERVISIONS)
-    three.add_argument("--seeds", type=int, default=3)
+    three.add_argument("--seeds", type=positive, default=3)
     three.set_defaults(work=labelled)
     return top
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import Parser, make_folder, positive
 
 from handaug.augment.dvae_figures import line_figure, text_table
 from handaug.cli.common import RichProgress, pick_device, run_script
-from handaug.data_specs.errors import WorkError
+from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.dvae.config import DvaeConfig, default_dvae_config
 from handaug.models.dvae.measure import COLLAPSED_NATS
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace, name: str, config: DvaeConfig) -> tuple[l
     """Train one configuration; its log, and whether it collapsed."""
     out = arguments.out / name
     try:
-        train_dvae(arguments.data, out, config, device=pick_device(arguments.device), progress=RichProgress())
+        train_dvae(arguments.data, out, config, device=arguments.device, progress=RichProgress())
     except WorkError as error:
         if "collapsed" not in str(error):
             raise
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace, name: str, config: DvaeConfig) -> tuple[l
 def base(arguments: argparse.Namespace, method: str) -> DvaeConfig:
     """The method's default with the options of the command line."""
     view = HandDataset(arguments.data, split="train")
-    config = default_dvae_config(method, len(view), view.size, pick_device(arguments.device))
+    config = default_dvae_config(method, len(view), view.size, arguments.device)
     if arguments.steps:
         config = replace(config, steps=arguments.steps)
     return change_config(config, arguments.set)
@@ -73,6 +74,8 @@ def weights(arguments: argparse.Namespace) -> None:
     start = base(arguments, arguments.method)
     cases = {f"beta-{beta:g}": replace(start, beta=beta) for beta in arguments.betas}
     cases |= {f"d-{dims}": with_latent(start, dims) for dims in arguments.latents}
+    if not cases:
+        raise InputError("--betas, --latents: give a value of one of them")
     table: list[dict[str, Any]] = []
     for name, config in cases.items():
         log, empty = run(arguments, name, config)
@@ -135,24 +138,24 @@ def write(out: Path, name: str, table: list[dict[str, Any]]) -> None:
 
 def main() -> int:
     """Run the chosen study."""
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = Parser(description=__doc__)
     parts = top.add_subparsers(required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("data", type=Path)
     common.add_argument("out", type=Path)
-    common.add_argument("--device", default="auto")
-    common.add_argument("--steps", type=int, help="in place of the method's default")
+    common.add_argument("--device", type=pick_device, default="auto")
+    common.add_argument("--steps", type=positive, help="in place of the method's default")
     common.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as of `handaug disentangle`")
     one = parts.add_parser("weights", parents=[common])
     one.add_argument("--method", default="dvae", choices=["dvae", "dvae-zu", "dvae-pose"])
     one.add_argument("--betas", type=float, nargs="*", default=[1.0, 10.0, 100.0, 1000.0])
-    one.add_argument("--latents", type=int, nargs="*", default=[16, 32, 64, 128])
+    one.add_argument("--latents", type=positive, nargs="*", default=[16, 32, 64, 128])
     one.set_defaults(work=weights)
     two = parts.add_parser("joint", parents=[common])
-    two.add_argument("--seeds", type=int, default=3)
+    two.add_argument("--seeds", type=positive, default=3)
     two.set_defaults(work=joint)
     arguments = top.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     arguments.work(arguments)
     return 0
 

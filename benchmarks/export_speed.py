@@ -8,7 +8,6 @@ the first rows of the file are repeated into two longer ones; each export runs i
 (ru_maxrss) is its own.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,8 +17,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from commands import Parser, positive
 
 from handaug.cli.common import run_script
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.exporters import ExportConfig, export_dataset, exporter_names
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import FIELDS
@@ -66,15 +67,17 @@ def plain(source: HandDataset, rows: int, folder: Path) -> float:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--limit", type=int, default=2000)
-    parser.add_argument("--repeat", type=int, nargs=2, default=(4, 40))
+    parser.add_argument("--limit", type=positive, default=2000)
+    parser.add_argument("--repeat", type=positive, nargs=2, default=(4, 40))
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     cv2.imencode(".png", np.zeros((8, 8), np.uint8))
     source = HandDataset(arguments.data)
     rows = min(arguments.limit, len(source))
+    if not rows:
+        raise InputError(f"{arguments.data}: has no rows; give data")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base = plain(source, rows, folder / "plain")

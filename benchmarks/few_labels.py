@@ -10,18 +10,16 @@ Ends with what `handaug train-pose` prints; the curve over budgets is in `OUT/fe
 stopped goes on with the same command.
 """
 
-import argparse
-
-from commands import handaug
+from commands import Parser, handaug
 from headset import add_options, prepare, training_options
 
 from handaug.cli.common import run_script
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add_options(parser)
-    parser.add_argument("--budgets", default="25,100", help="in poses, or all")
+    parser.add_argument("--budgets", "--label-budgets", default="25,100", help="in poses, or all")
     given = parser.parse_args()
     files = prepare(given)
     data = ("--real", files.target, "--label-budgets", given.budgets, "--out", given.out / "few-labels")

@@ -16,17 +16,18 @@ camera or side: minting owes no label to source or target.
 
 import argparse
 import importlib.util
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commands import handaug
+from commands import handaug, make_folder, positive, share
 from numpy.typing import NDArray
 
 from handaug.augment.checker import default_checker_config, train_checkers
+from handaug.augment.gain_config import GainConfig
 from handaug.cli.common import RichProgress, pick_device
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import NOT_LABELLED, RIGHT
 from handaug.data_specs.subset import write_subset
@@ -54,25 +55,38 @@ class Recordings:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of every scenario."""
     parser.add_argument("out", type=Path, help="folder of everything; scenarios may share one")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8000, help="of each estimator")
+    parser.add_argument("--seeds", type=positive, default=5)
+    parser.add_argument("--steps", type=positive, default=8000, help="of each estimator")
     parser.add_argument("--precision", help="of the estimators' arithmetic, as in train-pose")
-    parser.add_argument("--minted-fraction", type=float, default=0.5, help="of a batch, where labels are few or alike")
-    parser.add_argument("--n", type=int, default=20_000, help="minted images")
-    parser.add_argument("--source-poses", type=int, default=1000, help="80 %% for training, as in all sets")
-    parser.add_argument("--target-poses", type=int, default=2000)
-    parser.add_argument("--help-poses", type=int, default=6000)
-    parser.add_argument("--disentangle-steps", type=int, default=2000)
-    parser.add_argument("--checker-steps", type=int, default=12_000, help="of each of the two")
+    parser.add_argument("--minted-fraction", type=share, default=0.5, help="of a batch, where labels are few or alike")
+    parser.add_argument("--n", type=positive, default=20_000, help="minted images")
+    parser.add_argument("--source-poses", type=positive, default=1000, help="80 %% for training, as in all sets")
+    parser.add_argument("--target-poses", type=positive, default=2000)
+    parser.add_argument("--help-poses", type=positive, default=6000)
+    parser.add_argument("--disentangle-steps", type=positive, default=2000)
+    parser.add_argument("--checker-steps", type=positive, default=12_000, help="of each of the two")
     parser.add_argument("--arms", default="real+renders,real+renders+minted", help="beside the four")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", type=pick_device, default="auto")
+    parser.set_defaults(budgets="all")
 
 
 def prepare(given: argparse.Namespace) -> Recordings:
     """Render, disentangle and mint; what is there already stays."""
     names = ("source.h5", "target.h5", "target-unlabelled.h5", "renders.h5")
     files = Recordings(*(given.out / name for name in names))
-    given.out.mkdir(parents=True, exist_ok=True)
+    # Its checks, before hours of work.
+    GainConfig(
+        files.source,
+        given.out / "minted.h5",
+        renders=files.help,
+        arms=given.arms,
+        seeds=given.seeds,
+        steps=given.steps,
+        precision=given.precision or "32-true",
+        minted_fraction=given.minted_fraction,
+        label_budgets=given.budgets,
+    )
+    make_folder(given.out)
     where, device = ("--workspace", given.out), ("--device", given.device)
     panoramas = _link_panoramas(given.out / "panoramas-seen", PANORAMAS)
     uniform = ("--appearance-pool", 20, "--sensor", "clean", "--hdris", panoramas, "--seed", 11)
@@ -82,9 +96,8 @@ def prepare(given: argparse.Namespace) -> Recordings:
     handaug("render", files.help, "--poses", given.help_poses, "--appearances", 8, *VIEW, "--seed", 13, *where)
     without_labels(files.target, files.looks)
     handaug("disentangle", "--steps", given.disentangle_steps, *where, *device)
-    place = pick_device(given.device)
-    settings = replace(default_checker_config(place), steps=given.checker_steps)
-    train_checkers(files.help, given.out / "checker", settings, device=place, progress=RichProgress())
+    settings = replace(default_checker_config(given.device), steps=given.checker_steps)
+    train_checkers(files.help, given.out / "checker", settings, device=given.device, progress=RichProgress())
     handaug("remix", "--n", given.n, "--appearances", files.looks, *where, *device)
     return files
 
@@ -117,7 +130,7 @@ def _link_panoramas(folder: Path, names: tuple[str, ...]) -> Path:
     """A folder with these of the panoramas that come with Blender."""
     spec = importlib.util.find_spec("bpy")
     if spec is None or spec.origin is None:
-        sys.exit("Error: bpy: is not installed; pip install 'handaug[render]'")
+        raise InputError("bpy: is not installed; pip install 'handaug[render]'")
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         source = next(Path(spec.origin).parent.rglob(f"studiolights/world/{name}.exr"))

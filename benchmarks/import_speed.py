@@ -8,13 +8,10 @@ file is decoded with OpenCV in one thread and in as many as the import uses, the
 where the last ratio is near 1; memory is flat where the peak, in a process of its own for each N, does not follow N.
 """
 
-import argparse
 import functools
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from commands import positive
+from commands import Parser, positive, run_again
 from numpy.typing import NDArray
 
 from handaug.cli.common import run_script
@@ -131,7 +128,7 @@ def _measure(name: str, n: int) -> None:
 
 def main() -> int:
     """Each layout at each N of the command line, in a fresh process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("n", type=positive, nargs="+")
     parser.add_argument("--layout", choices=tuple(_LAYOUTS), help="measure this one, here")
     given = parser.parse_args()
@@ -140,7 +137,7 @@ def main() -> int:
             _measure(given.layout, n)
             continue
         for name in _LAYOUTS:
-            subprocess.run([sys.executable, __file__, str(n), "--layout", name], check=True)
+            run_again(__file__, n, "--layout", name)
     return 0
 
 

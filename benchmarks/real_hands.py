@@ -36,12 +36,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import Parser, at_least, check_labelled, claim, make_folder, positive, rate, share
 from numpy.typing import NDArray
 from real_errors import draw_examples, errors, figures, frames, mean_pose, reduction_interval, shares_of, show
 
 from handaug.augment.batches import RowPool
+from handaug.augment.checker import fingerprint
 from handaug.augment.fits import check_fits
-from handaug.augment.gain_runs import Arm, Recipe, Training, train_run
+from handaug.augment.gain_runs import Arm, Recipe, Training, make_estimator, train_run
 from handaug.augment.leaks import check_leaks
 from handaug.augment.parallel import run_trainings
 from handaug.cli.common import RichProgress, pick_device, run_script
@@ -79,30 +81,37 @@ class RightHands(RowPool):
 
 
 def prepare(arguments: argparse.Namespace, progress: RichProgress) -> tuple[dict[str, list[Path]], Path]:
-    """Files of each arm, rendered if none are given, and the real data, imported if a folder is given."""
+    """Files of each arm, rendered if none are given, and the real data, imported if a folder is given.
+
+    What can be wrong with files and estimator is said before renders are made, which takes minutes.
+    """
     real: Path = arguments.real
-    # Said before renders are made, which takes minutes.
-    if real.suffix == ".h5":
-        HandDataset(real)
-    elif not real.is_dir():
-        raise InputError(f"--real {real}: no such folder; give one that `handaug import coco` reads, or a dataset")
-    renders = arguments.renders
-    if not renders:
-        renders = [arguments.out / "renders.h5"]
-        config = RenderConfig(
-            poses=arguments.poses, appearances=1, appearance_pool=arguments.poses, channels=arguments.channels
-        )
-        render_dataset(config, renders[0], workers=arguments.workers, progress=progress)
-    arms = {"renders": renders}
+    config = RenderConfig(
+        poses=arguments.poses, appearances=1, appearance_pool=arguments.poses, channels=arguments.channels
+    )
+    arms = {"renders": arguments.renders or [arguments.out / "renders.h5"]}
     for text in arguments.arm:
         name, _, files = text.partition("=")
-        if not files or name in (*arms, "renders+minted"):
+        if not files or not name or "/" in name or name in (*arms, "renders+minted"):
             raise InputError(f"--arm {text}: give NAME=FILE[,FILE...] with a name of its own")
         arms[name] = [Path(file) for file in files.split(",")]
+    further = [file for files in list(arms.values())[1:] for file in files]
+    given = [HandDataset(path) for path in (*arguments.renders, *further, *filter(None, [arguments.minted]))]
+    size, channels = (config.size, config.size), 3 if arguments.channels == "rgb" else 1
+    if arguments.renders:
+        size, channels = given[0].size, given[0].channels
+    make_estimator(recipe_of(arguments), size, channels)
+    if real.suffix == ".h5":
+        given.append(HandDataset(real))
+        frames(len(given[-1]), arguments.first, arguments.gap)
+    elif not real.is_dir():
+        raise InputError(f"--real {real}: no such folder; give one that `handaug import coco` reads, or a dataset")
+    for rows in given:
+        check_fits(rows, size, channels, str(arguments.renders[0]) if arguments.renders else "what is rendered")
+    if not arguments.renders:
+        render_dataset(config, arms["renders"][0], workers=arguments.workers, progress=progress)
     if real.suffix != ".h5":
-        first = HandDataset(renders[0])
-        channels = "rgb" if first.channels == 3 else "mono"
-        options = ImportOptions(size=first.size[0], channels=channels, crop="none")
+        options = ImportOptions(size=size[0], channels="rgb" if channels == 3 else "mono", crop="none")
         if arguments.margin is not None:
             options = replace(options, crop="square", margin=arguments.margin)
         real = import_dataset("coco", real, arguments.out / "real.h5", options, progress=progress)
@@ -112,14 +121,6 @@ def prepare(arguments: argparse.Namespace, progress: RichProgress) -> tuple[dict
 def box_share(rows: HandDataset) -> float:
     """Median share of the frame that the longer side of the joints' box takes."""
     return float(np.nanmedian(hand_box_sides(rows.read("keypoints_2d"), rows.read("visibility"))) / rows.size[1])
-
-
-def claim(out: Path, key: dict[str, Any]) -> None:
-    """Note what OUT is made from; refuse to mix it with anything else."""
-    text, place = json.dumps(key, indent=2, sort_keys=True) + "\n", out / "config.json"
-    if place.exists() and place.read_text() != text:
-        raise InputError(f"{out}: holds runs of other data or options; choose another OUT")
-    place.write_text(text)
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,12 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
             check_fits(rows, real.size, real.channels, str(real.path))
         for rows in source.validation:
             check_leaks(source.learned_from, real, rows)
+        for views, split in ((source.train, "train"), (source.validation, "val"), (source.test, "test")):
+            check_labelled(views, f"{split} split")
+        if source.extra is not None:
+            check_labelled([source.extra], "whole length")
+    for part, numbers in frames(len(real), arguments.first, arguments.gap).items():
+        check_labelled([HandDataset(real.path, rows=numbers)], f"{part} rows (--first, --gap)")
     rest = HandDataset(real.path, rows=frames(len(real), arguments.first, arguments.gap)["rest"])
     for count in parse_labels(arguments.labels, arguments.first):
         chosen = np.linspace(0, arguments.first - 1, count).round().astype(np.int64)
@@ -170,6 +177,8 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
                 sources["renders"], arm=arm, validation=[choosing], extra=labelled, share=arguments.labelled_fraction
             )
             check_leaks(source.learned_from, rest, choosing)
+            for views in ([labelled], [choosing]):
+                check_labelled(views, f"rows for --labels {count}")
             sources[name] = source
     return sources
 
@@ -258,19 +267,29 @@ def measure(
     return table
 
 
+def settings(arguments: argparse.Namespace, sources: dict[str, Source]) -> dict[str, Any]:
+    """What the runs in OUT are made from."""
+    kept = ["rows", "estimator", "width", "steps", "batch_size", "lr", "checkpoints", "minted_fraction", "as_right"]
+    kept.append("precision")
+    if arguments.labels:  # --first and --gap say which real rows are learned from, and which are never seen
+        kept += ["labels", "labelled_fraction", "first", "gap"]
+    data = {name: [rows.checksum for rows in source.learned_from] for name, source in sources.items()}
+    start = recipe_of(arguments).start
+    weights = {} if start is None else {"start": fingerprint(start)}
+    return {**{name: getattr(arguments, name) for name in kept}, "data": data, **weights}
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Everything, from nothing to the table."""
-    device = pick_device(arguments.device)
+    device = arguments.device
     check_precision(arguments.precision)
     if parse_labels(arguments.labels, arguments.first) and not arguments.open_rest:
         raise InputError("--labels: these arms are measured on the rest alone; add --open-rest")
-    for share, flag in (
-        (arguments.minted_fraction, "--minted-fraction"),
-        (arguments.labelled_fraction, "--labelled-fraction"),
-    ):
-        if not 0 < share <= 1:
-            raise InputError(f"{flag} {share}: give a share above 0 and up to 1")
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.checkpoints > arguments.steps:
+        raise InputError(f"--steps {arguments.steps}: train {arguments.checkpoints} or more, one for each checkpoint")
+    if arguments.margin is not None:
+        ImportOptions(margin=arguments.margin)
+    make_folder(arguments.out)
     files, real = prepare(arguments, RichProgress())
     whole = HandDataset(real)
     frames(len(whole), arguments.first, arguments.gap)
@@ -278,22 +297,7 @@ def run(arguments: argparse.Namespace) -> None:
     start = recipe_of(arguments).start
     if start is not None:
         check_seen(start, whole, "test")
-    kept = (
-        "rows",
-        "estimator",
-        "width",
-        "steps",
-        "batch_size",
-        "lr",
-        "checkpoints",
-        "minted_fraction",
-        "as_right",
-        "precision",
-        "labels",
-        "labelled_fraction",
-    )
-    data = {name: [rows.checksum for rows in source.learned_from] for name, source in sources.items()}
-    claim(arguments.out, {**{name: getattr(arguments, name) for name in kept}, "data": data})
+    claim(arguments.out, settings(arguments, sources))
     own = box_share(sources["renders"].train[0])
     print(f"joints' box over the frame, median: real {box_share(whole):.2f}, renders {own:.2f}")
     table = measure(arguments, sources, train_all(arguments, sources, device), real, device)
@@ -303,33 +307,33 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--real", type=Path, required=True, help="real hands: a dataset, or what `import coco` reads")
     parser.add_argument("--renders", type=Path, nargs="*", default=[], help="renders to learn from")
     parser.add_argument("--minted", type=Path, help="minted images, for the arm renders+minted")
     parser.add_argument("--arm", action="append", default=[], metavar="NAME=FILE[,FILE]", help="further renders")
     parser.add_argument("--labels", default="", metavar="N,M", help="arms with so many of the first real rows' labels")
-    parser.add_argument("--labelled-fraction", type=float, default=0.25, help="of a batch, beside renders")
+    parser.add_argument("--labelled-fraction", type=share, default=0.25, help="of a batch, beside renders")
     parser.add_argument("--as-right", action="store_true", help="mirror left hands, in training and on real images")
     parser.add_argument("--open-rest", action="store_true", help="measure on the rest of the real rows too: once")
-    parser.add_argument("--first", type=int, default=292)
-    parser.add_argument("--gap", type=int, default=10)
+    parser.add_argument("--first", type=positive, default=292)
+    parser.add_argument("--gap", type=at_least(0), default=10)
     parser.add_argument("--margin", type=float, help="import squares about the hands; whole images by default")
-    parser.add_argument("--poses", type=int, default=2000, help="to render where no renders are given")
+    parser.add_argument("--poses", type=positive, default=2000, help="to render where no renders are given")
     parser.add_argument("--channels", choices=("rgb", "mono"), default="rgb", help="of renders made here")
-    parser.add_argument("--rows", type=int, help="train rows of each file of renders; all by default")
+    parser.add_argument("--rows", type=positive, help="train rows of each file of renders; all by default")
     parser.add_argument("--estimator", default="compact")
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--checkpoints", type=int, default=5)
-    parser.add_argument("--minted-fraction", type=float, default=0.5)
+    parser.add_argument("--width", type=positive)
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, default=4000)
+    parser.add_argument("--batch-size", type=positive, default=16)
+    parser.add_argument("--lr", type=rate, default=2e-3)
+    parser.add_argument("--checkpoints", type=positive, default=5)
+    parser.add_argument("--minted-fraction", type=share, default=0.5)
     parser.add_argument("--precision", default="32-true", help="or bf16-mixed")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--device", type=pick_device, default="auto")
+    parser.add_argument("--workers", type=positive)
     arguments = parser.parse_args()
     run(arguments)
     return 0

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import Parser, at_least, make_folder, positive
 from numpy.typing import NDArray
 
 from handaug.cli.common import RichProgress, run_script
@@ -270,7 +271,7 @@ _COLUMNS = (("found", 9), ("median", 10), ("astray", 10), ("side", 9))
 def run(arguments: argparse.Namespace) -> None:
     """Everything, from nothing to the tables."""
     out, progress = arguments.out, RichProgress()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     photographs = [HandDataset(path) for path in arguments.real]
     renders = arguments.renders
     if renders is None:
@@ -297,14 +298,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--renders", type=Path, help="renders to judge, in place of rendering them")
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="photographs, as `handaug import` wrote them")
-    parser.add_argument("--rows", type=int, default=300, help="renders to look at, spread over the file")
+    parser.add_argument("--rows", type=positive, default=300, help="renders to look at, spread over the file")
     parser.add_argument("--env", type=Path, help="environment with MediaPipe, made if missing; OUT/mediapipe")
-    parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--seed", type=at_least(0), default=11)
+    parser.add_argument("--workers", type=positive)
     arguments = parser.parse_args()
     run(arguments)
     return 0

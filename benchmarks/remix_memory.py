@@ -8,18 +8,16 @@ Each N runs in processes of its own, so that its peaks (ru_maxrss) are its own: 
 and of the largest of those that do it. The minted files are removed again.
 """
 
-import argparse
 import json
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import h5py
-from commands import positive
+from commands import Parser, positive, run_again
 
 from handaug.cli.common import run_script
 from handaug.data_specs.errors import InputError
@@ -74,10 +72,10 @@ def _make_small(workspace: Path) -> None:
 
 def main() -> int:
     """Run each N of the command line in a fresh process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("n", type=positive, nargs="+")
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--workers", type=positive)
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args()
     if given.small and not (given.workspace / "checker").exists():
@@ -90,9 +88,9 @@ def main() -> int:
     if len(given.n) == 1:
         _mint(given.workspace, given.n[0], given.workers)
         return 0
-    workers = [] if given.workers is None else ["--workers", str(given.workers)]
+    workers = [] if given.workers is None else ["--workers", given.workers]
     for n in given.n:
-        subprocess.run([sys.executable, __file__, str(given.workspace), str(n), *workers], check=True)
+        run_again(__file__, given.workspace, n, *workers)
     return 0
 
 

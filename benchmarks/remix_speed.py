@@ -14,7 +14,6 @@ WORKSPACE holds renders.h5, disentangler/ and checker/ (a bare `handaug remix` m
   remix took in all its processes.
 """
 
-import argparse
 import resource
 import tempfile
 import time
@@ -25,13 +24,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from commands import Parser, positive
 
 from handaug.augment.codes import ENCODE_ROWS
 from handaug.augment.mint import Mint
 from handaug.augment.remix import RemixConfig, default_workers, remix
+from handaug.augment.remix_config import PAIRS
 from handaug.augment.remix_plan import SHARD_IMAGES, ShardPlan
 from handaug.augment.remix_work import Job, adopt, encode_rows, rounds
-from handaug.cli.common import run_script
+from handaug.cli.common import pick_device, run_script
 from handaug.data_specs.progress import SILENT, Advance
 
 __all__ = ["main"]
@@ -113,12 +114,12 @@ def _used() -> float:
 
 def main() -> int:
     """Measure what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("n", type=int)
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--pairs", default="random")
+    parser.add_argument("n", type=positive)
+    parser.add_argument("--workers", type=positive)
+    parser.add_argument("--device", type=pick_device, default="cpu")
+    parser.add_argument("--pairs", choices=PAIRS, default="random")
     given = parser.parse_args()
     place: Path = given.workspace
     config = RemixConfig(given.n, place / "renders.h5", place / "disentangler", place / "checker", pairs=given.pairs)

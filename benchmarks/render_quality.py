@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commands import positive
+from commands import Parser, at_least, positive
 from numpy.typing import NDArray
 
 from handaug.cli.common import run_script
+from handaug.data_specs.errors import WorkError
 from handaug.render.appearance import sample_appearance
 from handaug.render.config import QUALITIES, TRACES, RenderConfig
 from handaug.render.posing import sample_hand
@@ -47,13 +48,18 @@ def in_traced_skin(look: Any, rig: Any) -> Any:
     return look._replace(appearance=replace(look.appearance, skin=rig.skin))
 
 
+def config_of(arguments: argparse.Namespace, way: str) -> RenderConfig:
+    """What is rendered in one way; refuses what cannot be."""
+    return RenderConfig(
+        poses=400, appearances=8, size=arguments.size, channels="rgb", seed=arguments.seed, direct=way == "direct"
+    )
+
+
 def draw(way: str, arguments: argparse.Namespace) -> dict[str, list[Any]]:
     """Pictures and core milliseconds of one way, in this process."""
     from handaug.render.shard import ShardRenderer
 
-    config = RenderConfig(
-        poses=400, appearances=8, size=arguments.size, channels="rgb", seed=arguments.seed, direct=way == "direct"
-    )
+    config = config_of(arguments, way)
     renderer = ShardRenderer(config)
     session = renderer._session
     found: dict[str, list[Any]] = {}
@@ -143,11 +149,11 @@ def report(direct: Any, relit: Any) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--poses", type=positive, default=6)
     parser.add_argument("--size", type=positive, default=64)
-    parser.add_argument("--converged", type=int, default=512, help="samples per pixel of the reference")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--converged", type=positive, default=512, help="samples per pixel of the reference")
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--way", choices=("direct", "relit"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -156,15 +162,18 @@ def main() -> int:
         found = draw(arguments.way, arguments)
         np.savez(arguments.out, **{name: np.array(values) for name, values in found.items()})
         return 0
+    config_of(arguments, "relit")
     with tempfile.TemporaryDirectory() as folder:
         parts = []
         for way in ("direct", "relit"):
             out = Path(folder) / f"{way}.npz"
             passed = [*sys.argv[1:], "--way", way, "--out", str(out)]
-            subprocess.run(
-                [sys.executable, __file__, *passed], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stderr=subprocess.DEVNULL,
+            done = subprocess.run(
+                [sys.executable, __file__, *passed], check=False, text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
             )  # fmt: skip
+            if done.returncode:
+                raise WorkError(f"drawing {way} failed: {(done.stderr.splitlines() or ['no message'])[-1]}")
             with np.load(out) as arrays:
                 parts.append(dict(arrays))
     report(*parts)

@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commands import positive
+from commands import Parser, at_least, positive
 
 from handaug.cli.common import run_script
+from handaug.data_specs.errors import WorkError
 from handaug.render.config import QUALITIES, RenderConfig
 from handaug.render.worker import claim_core
 
@@ -212,6 +213,14 @@ def measure(part: str, **values: Any) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def measured(part: str, **values: Any) -> dict[str, Any]:
+    """The same, where nothing is to be said without it."""
+    found = measure(part, **values)
+    if not found:
+        raise WorkError(f"the part {part} failed; `handaug doctor` says whether Blender runs here")
+    return found
+
+
 def line(name: str, found: dict[str, Any]) -> None:
     if not found:
         print(f"{name:44} failed", flush=True)
@@ -252,11 +261,11 @@ def report_blenderproc(python: str | None, count: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     every = ("sizes", "relit", "loop", "limit", "blenderproc", "workers", "memory")
     parser.add_argument("--parts", nargs="+", choices=every, default=every)
     parser.add_argument("--poses", type=positive, default=24, help="measured at 64 px; fewer at larger sizes")
-    parser.add_argument("--pictures", type=positive, default=5000, help="of the part memory")
+    parser.add_argument("--pictures", type=at_least(40), default=5000, help="of the part memory")
     parser.add_argument("--blenderproc", metavar="PYTHON", help="interpreter of its environment")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -290,13 +299,13 @@ def main() -> int:
     if "blenderproc" in arguments.parts:
         report_blenderproc(arguments.blenderproc, max(4, poses // 2))
     if "workers" in arguments.parts:
-        print("worker's start to its first picture: {seconds:.1f} s".format(**measure("start_up")), flush=True)
-        one, two = (measure("workers", count=count, poses=20 * poses)["seconds"] for count in (1, 2))
+        print("worker's start to its first picture: {seconds:.1f} s".format(**measured("start_up")), flush=True)
+        one, two = (measured("workers", count=count, poses=20 * poses)["seconds"] for count in (1, 2))
         print(f"{20 * poses} poses: one worker {one:.1f} s, two {two:.1f} s, {one / two:.2f} times", flush=True)
     if "memory" in arguments.parts:
         print(
             "{pictures} pictures, resident MB after each fifth: {mb}".format(
-                **measure("memory", pictures=arguments.pictures)
+                **measured("memory", pictures=arguments.pictures)
             )
         )
     return 0

@@ -16,14 +16,17 @@ not get. `count` reads the answers that the sheet saves and prints the share wit
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from commands import Parser, at_least, make_folder, positive
 from numpy.typing import NDArray
 
+from handaug.augment.fits import check_fits
 from handaug.augment.preference import Trial, count_answers, write_sheet
-from handaug.cli.common import run_script
+from handaug.cli.common import pick_device, run_script
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.feature_scores import feature_scores, load_feature_network
@@ -33,14 +36,25 @@ PAPER = "paper: I.S. 4.96 +- 0.11 (paired data), 5.10 +- 0.10 (self); preferred 
 _BATCH = 64
 
 
-def draw_pairs(rows: HandDataset, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places of x and y in the view: one side, different poses."""
+def draw_pairs(rows: HandDataset, count: int, seed: int, flag: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of x and y in the view: one side, different poses. `flag` gave the count."""
+    if not len(rows):
+        raise InputError(f"{rows.path}: has no rows in its test split; give data that has")
     rng, side, pose = np.random.default_rng(seed), rows.read("handedness"), rows.read("pose_id")
     x, y = (rng.integers(0, len(rows), 20 * count) for _ in range(2))
     good = np.flatnonzero((side[x] == side[y]) & (pose[x] != pose[y]))[:count]
     if len(good) < count:
-        raise InputError(f"--swaps {count}: {rows.path} has too few test rows for as many swaps; ask for fewer")
+        raise InputError(f"{flag} {count}: {rows.path} has too few test rows for as many swaps; ask for fewer")
     return x[good], y[good]
+
+
+def load_runs(folders: Sequence[Path], rows: HandDataset, device: str) -> list[PoseAppearanceModel]:
+    """Runs that draw images like those of the rows."""
+    models = [load_run(folder, device) for folder in folders]
+    for folder, model in zip(folders, models, strict=True):
+        check_fits(rows, (model.size[0], model.size[1]), model.channels, str(folder))
+        swap(model, rows, np.zeros(1, np.int64), np.zeros(1, np.int64))  # some methods draw none, and say so
+    return models
 
 
 def swap(
@@ -58,12 +72,16 @@ def swap(
 def scores(options: argparse.Namespace) -> None:
     test = HandDataset(options.renders, split="test")
     network = load_feature_network(options.features, HandDataset(options.renders, split="train"), options.device)
-    x, y = draw_pairs(test, options.swaps, options.seed)
+    x, y = draw_pairs(test, options.swaps, options.seed, "--swaps")
+    models = load_runs(options.runs, test, options.device)
+    if options.out:
+        make_folder(options.out.parent)
+        if options.out.is_dir():
+            raise InputError(f"--out {options.out}: is a folder; give the name of a file to write")
     real = test.read("images")
     table = {"true renders": feature_scores(network, real[::2], real[1::2])}
-    for run in options.runs:
-        drawn = swap(load_run(run, options.device), test, x, y)
-        table[f"{load_run(run).method} ({run.name})"] = feature_scores(network, real, drawn)
+    for run, model in zip(options.runs, models, strict=True):
+        table[f"{model.method} ({run.name})"] = feature_scores(network, real, swap(model, test, x, y))
     print(f"{len(test)} real test rows, {options.swaps} swaps; {network.note}")
     for name, row in table.items():
         print(f"{name:32} I.S. {row['inception_score']:.2f} +- {row['inception_score_std']:.2f}   FID {row['fid']:.2f}")
@@ -75,12 +93,13 @@ def scores(options: argparse.Namespace) -> None:
 
 def sheet(options: argparse.Namespace) -> None:
     test = HandDataset(options.renders, split="test")
-    x, y = draw_pairs(test, options.trials, options.seed)
-    models = [load_run(run, options.device) for run in (options.first, options.second)]
-    drawn = [swap(model, test, x, y) for model in models]
+    x, y = draw_pairs(test, options.trials, options.seed, "--trials")
+    models = load_runs((options.first, options.second), test, options.device)
     names = [f"{model.method}:{run.name}" for model, run in zip(models, (options.first, options.second), strict=True)]
     if names[0] == names[1]:
         raise InputError(f"{options.second}: is the same run as the first; give another")
+    make_folder(options.out)
+    drawn = [swap(model, test, x, y) for model in models]
     images = test.read("images")
     trials = [Trial(images[i], images[j], a, b) for i, j, a, b in zip(x, y, drawn[0], drawn[1], strict=True)]
     page, key = write_sheet(options.out, trials, (names[0], names[1]), options.seed)
@@ -98,21 +117,21 @@ def count(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parts = parser.add_subparsers(required=True)
     one = parts.add_parser("scores")
     one.add_argument("renders", type=Path)
     one.add_argument("runs", type=Path, nargs="+")
     one.add_argument("--features", type=Path, required=True)
-    one.add_argument("--swaps", type=int, default=2000)
+    one.add_argument("--swaps", type=positive, default=2000)
     one.add_argument("--out", type=Path)
     two = parts.add_parser("sheet")
     for name in ("renders", "first", "second", "out"):
         two.add_argument(name, type=Path)
-    two.add_argument("--trials", type=int, default=64)
+    two.add_argument("--trials", type=positive, default=64)
     for part in (one, two):
-        part.add_argument("--seed", type=int, default=0)
-        part.add_argument("--device", default="cpu")
+        part.add_argument("--seed", type=at_least(0), default=0)
+        part.add_argument("--device", type=pick_device, default="cpu")
     three = parts.add_parser("count")
     three.add_argument("key", type=Path)
     three.add_argument("answers", type=Path, nargs="+")

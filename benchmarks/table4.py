@@ -26,7 +26,6 @@ Intervals are 95 %, bootstrap over seeds and test poses together, the two models
 stopped command goes on; what is trained is not trained again. OUT/table4.json and OUT/table4.md hold the result.
 """
 
-import argparse
 import json
 import time
 from dataclasses import dataclass, replace
@@ -35,11 +34,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from commands import Parser, make_folder, positive
 from numpy.typing import NDArray
 
 from handaug.augment.bootstrap import ErrorSums, relative_gain
 from handaug.augment.parallel import run_trainings
-from handaug.cli.common import run_script
+from handaug.cli.common import pick_device, run_script
 from handaug.cli.progress import RichProgress
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
@@ -214,22 +214,26 @@ def as_markdown(rows: list[dict[str, object]], seeds: int, mean_pose: float) -> 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("renders", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--full", action="store_true", help="the paper's batch and epochs, all poses; for a GPU")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--poses", type=int, help="train poses [400, all with --full]")
-    parser.add_argument("--epochs", type=int, help="E [25, 75 with --full]")
-    parser.add_argument("--width", type=int, help="channels at full resolution [4, 64 with --full]")
-    parser.add_argument("--workers", type=int, help="trainings side by side on a CPU [one per core]")
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--poses", type=positive, help="train poses [400, all with --full]")
+    parser.add_argument("--epochs", type=positive, help="E [25, 75 with --full]")
+    parser.add_argument("--width", type=positive, help="channels at full resolution [4, 64 with --full]")
+    parser.add_argument("--workers", type=positive, help="trainings side by side on a CPU [one per core]")
     parser.add_argument("--device", default=None, help="[cpu, cuda with --full]")
     options = parser.parse_args()
-    device = options.device or ("cuda" if options.full else "cpu")
-    options.out.mkdir(parents=True, exist_ok=True)
+    device = pick_device(options.device or ("cuda" if options.full else "cpu"))
+    make_folder(options.out)
     chosen = setting(options.full, options.poses, options.epochs, options.width)
     data = prepare(options.renders, options.out, chosen)
     train, test = (HandDataset(data, split=split) for split in ("train", "test"))
+    for view, split in ((train, "train"), (test, "test")):
+        if len(view) < 2:
+            hands = "right hands" if chosen.right else "rows"
+            raise InputError(f"{options.renders}: has fewer than two {hands} in its {split} split; render more")
     made, tasks, steps = configs(chosen, len(train)), [], 0
     for seed in range(options.seeds):
         for name in (*FIRST, *RESUMED):

@@ -22,16 +22,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from commands import positive
+from commands import Parser, at_least, check_labelled, listed, one_of, positive
 from torch.utils.flop_counter import FlopCounterMode
 
 from handaug.augment.batches import RowPool, training_batches
 from handaug.augment.gain_config import default_training
 from handaug.augment.transforms import TrainTransform
-from handaug.cli.common import run_script
+from handaug.cli.common import pick_device, run_script
 from handaug.data_specs.progress import Advance, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.models.estimators import build_estimator
+from handaug.models.fabric import PRECISIONS
 from handaug.models.fit import fit_estimator
 from handaug.models.methods import METHODS, resolve
 
@@ -136,25 +137,29 @@ def of_estimator(name: str, data: Path, precision: str, options: argparse.Namesp
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("renders", type=Path)
-    parser.add_argument("--methods", default="handaug,self,dvae,dvae-pose")
-    parser.add_argument("--estimators", default="compact,unet,heatmap,simcc,resnet18")
-    parser.add_argument("--steps", type=positive, default=12)
-    parser.add_argument("--precisions", default="32-true,bf16-mixed")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
+    parser.add_argument("--methods", type=listed(one_of(METHODS), 0), default="handaug,self,dvae,dvae-pose")
+    parser.add_argument("--estimators", type=listed(str, 0), default="compact,unet,heatmap,simcc,resnet18")
+    parser.add_argument("--steps", type=at_least(_COUNTED_STEPS), default=12)
+    parser.add_argument("--precisions", type=listed(one_of(PRECISIONS)), default="32-true,bf16-mixed")
+    parser.add_argument("--device", type=pick_device, default="cpu")
+    parser.add_argument("--threads", type=positive, default=1, help="of PyTorch on a CPU")
     options = parser.parse_args()
+    rows = HandDataset(options.renders, split="train")
+    check_labelled([rows], "train split")
+    for name in options.estimators:
+        build_estimator(name, size=rows.size, channels=rows.channels)
     torch.set_num_threads(options.threads)
     print("| network | precision | batch | ms a step | samples/s | GFLOP a sample | GFLOP/s | of peak | loading |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for precision in options.precisions.split(","):
+    for precision in options.precisions:
         limit = peak(options.device, precision)
         print(f"| matrix product | {precision} | | | | | {limit / 1e9:,.0f} | 100 % | |", flush=True)
-        for name in (word for word in options.methods.split(",") if word):
+        for name in options.methods:
             size, seconds, work = of_method(name, options.renders, precision, options)
             show(name, precision, size, seconds, work, limit, "")
-        for name in (word for word in options.estimators.split(",") if word):
+        for name in options.estimators:
             size, seconds, work, loading = of_estimator(name, options.renders, precision, options)
             show(name, precision, size, seconds, work, limit, f"{100 * loading / (loading + seconds):.0f} %")
     return 0

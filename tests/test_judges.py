@@ -1,25 +1,34 @@
-"""The outside judge and the test on real hands: MediaPipe's conventions, normalised distances, intervals."""
+"""The outside judge and the test on real hands: MediaPipe's conventions, normalised distances, intervals.
+
+And what scripts share: their command lines, and folders of runs that belong to one process, its data and options."""
 
 import importlib.util
 import json
+import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 from rows import random_rows, write_rows
+from toy import write_toy
 
+from handaug.cli.common import exit_code_of
 from handaug.data_specs.errors import InputError
+from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import LEFT, RIGHT, TRAIN
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 def _load(name: str) -> ModuleType:
     """A benchmark as a module."""
-    place = Path(__file__).resolve().parent.parent / "benchmarks" / f"{name}.py"
+    place = BENCHMARKS / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,8 +37,10 @@ def _load(name: str) -> ModuleType:
     return module
 
 
+commands = _load("commands")  # the others import it
 realism, real_errors = _load("realism"), _load("real_errors")
-real_hands = _load("real_hands")
+real_hands, mixing = _load("real_hands"), _load("mixing")
+_load("headset")
 
 
 def _square_hands(count: int) -> NDArray[np.float64]:
@@ -176,8 +187,174 @@ def test_arms_with_real_labels_see_no_row_that_measures_them(tmp_path: Path, mon
     # Every fifth of the ten chooses the checkpoint.
     assert set(learned["labels-10"]) == set(rows["pose_id"][[0, 3, 6, 10, 16, 19, 23, 26]])
     assert set(learned["labels-10"]) < set(learned["renders+labels-10"])
+    # Other rows to learn from, or to measure on, are other runs.
+    for changed in (given.replace("--first 30", "--first 31"), given.replace("--gap 5", "--gap 6")):
+        with pytest.raises(InputError, match="out: holds runs of other data or options; choose another OUT"):
+            _main(monkeypatch, f"{changed} --open-rest")
 
 
 def _main(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["real_hands.py", *words.split(" ")])
     real_hands.main()
+
+
+def test_without_real_labels_the_cut_of_the_real_rows_is_no_part_of_a_run() -> None:
+    names = ("rows", "width", "steps", "batch_size", "lr", "checkpoints", "minted_fraction", "as_right", "precision")
+    given = SimpleNamespace(**dict.fromkeys(names), estimator="compact", labels="", first=30, gap=5)
+    assert set(real_hands.settings(given, {})) == {*names, "estimator", "data"}
+
+
+# --- what scripts share ---
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `real.h5`, and `large.h5` of other images."""
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy(folder / "real.h5", 12, size=32)
+    write_toy(folder / "large.h5", 12, size=48)
+    return folder
+
+
+REAL_HANDS = "OUT --real real.h5 --renders real.h5 --first 8 --gap 2"
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "told"),
+    [
+        ("cross_domain", "OUT --seeds 0", "--seeds: 0"),
+        ("cross_domain", "OUT --arms nope", "--arms nope"),
+        ("cross_domain", "OUT --steps 2", "--steps 2"),
+        ("disentangle_methods", "real.h5", "out"),
+        ("disentangle_methods", "real.h5 OUT --methods self,foo", "--methods: foo: choose from self"),
+        ("disentangle_methods", "real.h5 OUT --methods dvae-pose", "--methods: dvae-pose: choose from self"),
+        ("disentangle_methods", "real.h5 OUT --seeds 0", "--seeds: 0"),
+        ("disentangle_methods", "real.h5 OUT --checker OUT", "OUT"),
+        ("disentangle_methods", "real.h5 real.h5", "real.h5: cannot be a folder"),
+        ("dvae_pose", "labelled real.h5 OUT --seeds 0", "--seeds: 0"),
+        ("dvae_pose", "labelled real.h5 OUT --percent 5 200", "--percent: 200"),
+        ("dvae_pose", "protocol rhd OUT OUT --set steps=x", "--set steps=x"),
+        ("dvae_study", "joint real.h5 OUT --seeds 0", "--seeds: 0"),
+        ("dvae_study", "weights real.h5 OUT --betas --latents", "--betas"),
+        ("dvae_study", "", "{weights,joint}"),
+        ("export_speed", "real.h5 --limit 0", "--limit: 0"),
+        ("few_labels", "OUT --budgets 1", "--label-budgets 1"),
+        ("hand_shapes", "--poses -1", "--poses: -1"),
+        ("mixing", "real.h5 real.h5 OUT --fractions 0.5,x", "--fractions: x"),
+        ("mixing", "real.h5 real.h5 OUT --weight-scales -3", "--weight-scales: -3"),
+        ("mixing", "real.h5 real.h5 OUT --weight-scales inf", "--weight-scales: inf"),
+        ("mixing", "real.h5 real.h5 OUT --seeds 0", "--seeds: 0"),
+        ("mixing", "real.h5 real.h5 OUT --steps 4", "--steps: 4"),
+        ("mixing", "real.h5 real.h5 OUT --lr nan", "--lr: nan"),
+        ("mixing", "real.h5 large.h5 OUT", "large.h5: has 48 x 48 px"),
+        ("real_hands", f"{REAL_HANDS} --seeds 0", "--seeds: 0"),
+        ("real_hands", f"{REAL_HANDS} --steps 2", "--steps 2"),
+        ("real_hands", f"{REAL_HANDS} --batch-size 0", "--batch-size: 0"),
+        ("real_hands", f"{REAL_HANDS} --rows 0", "--rows: 0"),
+        ("real_hands", f"{REAL_HANDS} --gap -3", "--gap: -3"),
+        ("real_hands", f"{REAL_HANDS} --estimator nope", "--estimator nope"),
+        ("real_hands", "OUT --real real.h5 --estimator nope", "--estimator nope"),
+        ("real_hands", "OUT --real real.h5 --first 8 --gap 2", "real.h5: has 32 x 32 px"),
+        ("real_hands", f"{REAL_HANDS} --arm a=large.h5", "large.h5: has 48 x 48 px"),
+        ("real_hands", f"{REAL_HANDS} --margin 9", "--margin 9"),
+        ("realism", "OUT --rows -3", "--rows: -3"),
+        ("remix_memory", "OUT 10 --workers 0", "--workers: 0"),
+        ("remix_speed", "OUT 0", "n: 0"),
+        ("render_quality", "--converged 0", "--converged: 0"),
+        ("render_speed", "--pictures 3", "--pictures: 3"),
+        ("table3", "sheet real.h5 OUT OUT OUT --trials 0", "--trials: 0"),
+        ("table3", "sheet real.h5 OUT OUT OUT", "OUT/config.json: no such file"),
+        ("table4", "real.h5 OUT --poses -1", "--poses: -1"),
+        ("table4", "real.h5 OUT --epochs 0", "--epochs: 0"),
+        ("table4", "real.h5 OUT --device gpu", "--device gpu"),
+        ("train_speed", "real.h5 --threads 0", "--threads: 0"),
+        ("train_speed", "real.h5 --device gpu", "--device gpu"),
+        ("train_speed", "real.h5 --methods nope", "--methods: nope"),
+        ("train_speed", "real.h5 --estimators nope", "--estimator nope"),
+    ],
+)
+def test_a_wrong_command_line_ends_at_once_in_one_line(
+    script: str,
+    words: str,
+    told: str,
+    toy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(toy)
+    main = _load(script).main
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *words.split()])
+    assert exit_code_of(main, debug=False) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1
+    assert told in shown.err and "unexpected" not in shown.err
+    assert not Path("OUT").exists() or not any(Path("OUT").iterdir())
+
+
+def test_lists_are_read_in_order_and_each_value_once() -> None:
+    assert commands.listed(commands.share)(" 0.5,0.25 ,.5,1") == [0.5, 0.25, 1.0]
+    assert commands.listed(mixing.scale)("none,8,8.0") == [np.inf, 8.0]
+    assert commands.listed(str, 0)("") == []
+
+
+def test_a_folder_of_runs_belongs_to_its_settings(tmp_path: Path) -> None:
+    commands.claim(tmp_path / "out", {"lr": 1, "data": ["a"]})
+    commands.claim(tmp_path / "out", {"data": ["a"], "lr": 1})
+    with pytest.raises(InputError, match="holds runs of other data or options; choose another OUT"):
+        commands.claim(tmp_path / "out", {"lr": 2, "data": ["a"]})
+    # Nobody knows what these were made from.
+    (tmp_path / "old" / "5 steps" / "real" / "seed-0").mkdir(parents=True)
+    with pytest.raises(InputError, match="old: holds runs of other data or options"):
+        commands.claim(tmp_path / "old", {"lr": 1})
+
+
+def test_a_folder_of_runs_belongs_to_one_process_until_it_ends(tmp_path: Path) -> None:
+    code = "import pathlib, commands, sys; commands.claim(pathlib.Path(sys.argv[1]), {}); print(1, flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=BENCHMARKS,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"1\n"
+        with pytest.raises(InputError, match="another process is at work there; wait for it or choose another OUT"):
+            commands.claim(tmp_path, {})
+    finally:
+        holder.kill()
+        holder.communicate()
+    commands.claim(tmp_path, {})
+
+
+def test_mixing_takes_runs_of_the_same_data_and_options_alone(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one_after_the_other(jobs: Sequence[Callable[[Progress], None]], **_: object) -> None:
+        for job in jobs:
+            job(SILENT)
+
+    monkeypatch.setattr(mixing, "run_trainings", one_after_the_other)
+    other = write_toy(tmp_path / "other.h5", 12, size=32, seed=1)
+    given = ["REAL", "MINTED", str(tmp_path / "out"), "--steps", "5", "--seeds", "1", "--device", "cpu"]
+
+    def run(real: Path = toy / "real.h5", minted: Path = other, *more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["mixing.py", str(real), str(minted), *given[2:], *more])
+        assert mixing.main() == 0
+        return capsys.readouterr().out
+
+    first = run(toy / "real.h5", other, "--fractions", "0.5", "--weight-scales", "none")
+    assert first.count(" px ") == 2 and "minted 0.5, weight scale none" in first
+    stored = tmp_path / "out" / "5 steps" / "real" / "seed-0" / "model.safetensors"
+    trained = stored.stat().st_mtime_ns
+    # Further combinations join the runs that are there.
+    more = run(toy / "real.h5", other, "--fractions", "0.5,1", "--weight-scales", "none")
+    assert more.count(" px ") == 3 and set(first.splitlines()) < set(more.splitlines())
+    assert stored.stat().st_mtime_ns == trained
+    for changed in (
+        (toy / "real.h5", other, "--lr", "0.001"),
+        (toy / "real.h5", other, "--batch-size", "8"),
+        (other, other),
+        (toy / "real.h5", toy / "real.h5"),
+    ):
+        with pytest.raises(InputError, match="out: holds runs of other data or options; choose another OUT"):
+            run(*changed)

@@ -14,6 +14,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "table4.py"
+sys.path.append(str(SCRIPT.parent))  # as for a script: it imports its neighbours
 
 
 @pytest.fixture(scope="module")
