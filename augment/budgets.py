@@ -25,6 +25,8 @@ from handaug.models.methods import train_method
 __all__ = ["BudgetData", "make_budget_data", "owes_labels", "parse_budgets", "pose_order"]
 
 _ORDER = 61
+_DIGITS = 18
+"""Of a number of poses, at most; so many fit into 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def parse_budgets(text: str) -> list[int | None]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     for word in words:
         if word != "all":
-            if not word.isdigit() or int(word) < 2:
+            if not word.isdecimal() or len(word) > _DIGITS or int(word) < 2:
                 raise InputError(f"--label-budgets {text}: {word!r} is neither a number of poses of at least 2 nor all")
             numbers.add(int(word))
     if not words:

@@ -41,6 +41,7 @@ __all__ = [
     "RichProgress",
     "Terminated",
     "Workspace",
+    "check_picture",
     "debug_option",
     "device_option",
     "echo_table",
@@ -200,6 +201,21 @@ def echo_table(lines: Iterable[tuple[str, str]]) -> None:
             click.echo(f"{'' if i else name:<{indent}}{part}")
 
 
+def check_picture(out: Path, *inputs: Path) -> None:
+    """Check the place of a picture before any work starts.
+
+    Args:
+        out: Where it goes.
+        inputs: Files that it must not replace.
+
+    Raises:
+        InputError: It is a folder, an input, or does not end in .png.
+    """
+    taken = out.is_dir() or os.path.realpath(out) in map(os.path.realpath, inputs)
+    if taken or out.suffix.lower() != ".png":
+        raise InputError(f"--out {out}: the result is a picture; name another file, ending in .png")
+
+
 def pick_device(name: str) -> str:
     """Resolve `--device`.
 
@@ -212,7 +228,7 @@ def pick_device(name: str) -> str:
     Raises:
         InputError: `name` is no such device, or this machine does not have it.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,9})?", name):
         raise InputError(f"--device {name}: choose auto, cpu, cuda or cuda:N.")
     if name == "cpu":
         return name
@@ -302,10 +318,18 @@ def _explain(error: BaseException) -> tuple[str, int]:
 def _explain_os(error: OSError) -> tuple[str, int]:
     name = f"{error.filename}: " if error.filename else ""
     # h5py reports a full disk in the text of an error that has no errno.
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left on device" in str(error):
         return f"Error: {name}the disk is full; free some space, then the same command goes on from here.", 1
     if isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError) or error.errno == errno.EROFS:
         return f"Error: {name}{error.strerror or error}; choose a place that can be read and written.", 2
+    remedy = {
+        errno.ENAMETOOLONG: "give a shorter name",
+        errno.EEXIST: "remove it or choose another name",
+        errno.ENOENT: "give the path of something that is there",
+        errno.ELOOP: "give a path whose links lead somewhere",
+    }.get(error.errno or 0)
+    if name and remedy:
+        return f"Error: {name}{error.strerror}; {remedy}.", 2
     return _unexpected(error)
 
 

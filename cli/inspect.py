@@ -10,6 +10,7 @@ from handaug.cli.common import (
     DATA_FILE,
     OUT_FILE,
     Workspace,
+    check_picture,
     debug_option,
     echo_table,
     json_option,
@@ -61,8 +62,8 @@ def command(
 
     dataset = HandDataset(data if data is not None else workspace.renders)
     sheet = out or dataset.path.with_suffix(".png")
-    if sheet.suffix.lower() != ".png" or sheet.resolve() == dataset.path.resolve():
-        raise InputError(f"--out {sheet}: the contact sheet is a picture; name another file, ending in .png")
+    for picture in (sheet, *([sheet.with_suffix(".stats.png")] if stats else [])):
+        check_picture(picture, dataset.path, *([other] if other else []))
     summary = summarise(dataset)
     summary["sheet"] = str(save_png(sheet, sample_sheet(dataset, count)))
     if stats:

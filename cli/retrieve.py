@@ -10,6 +10,7 @@ from handaug.cli.common import (
     OUT_FILE,
     RichProgress,
     Workspace,
+    check_picture,
     debug_option,
     device_option,
     pick_device,
@@ -68,6 +69,7 @@ def command(
         if not 1 <= number <= 1000:
             raise InputError(f"{option} {number}: must lie in 1..1000")
     source, target = data or workspace.renders, out or workspace.root / "retrieve.png"
+    check_picture(target, source, *([gallery] if gallery else []))
     if query_rows is None:
         queries = pick_rows(HandDataset(source, split=split), n_queries, seed, differ="pose_id")
     else:

@@ -9,6 +9,7 @@ from handaug.cli.common import (
     FOLDER,
     OUT_FILE,
     Workspace,
+    check_picture,
     debug_option,
     device_option,
     pick_device,
@@ -73,6 +74,7 @@ def command(
         if not 1 <= number <= 64:
             raise InputError(f"{option} {number}: must lie in 1..64")
     source, target = data or workspace.renders, out or workspace.root / "transfer.png"
+    check_picture(target, source)
     view = HandDataset(source, split=split)
     if pose_rows is None:
         gives = pick_rows(view, n_poses, seed, differ="pose_id")

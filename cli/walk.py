@@ -9,6 +9,7 @@ from handaug.cli.common import (
     FOLDER,
     OUT_FILE,
     Workspace,
+    check_picture,
     debug_option,
     device_option,
     pick_device,
@@ -60,7 +61,10 @@ def command(
 
     if split not in SPLITS:
         raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
+    if not 2 <= steps <= 64:
+        raise InputError(f"--steps {steps}: must lie in 2..64")
     source, target = data or workspace.renders, out or workspace.root / "walk.png"
+    check_picture(target, source)
     view = HandDataset(source, split=split)
     ends = []
     for option, text, differ, draw in (
@@ -92,6 +96,6 @@ def parse_rows(option: str, text: str) -> list[int]:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"{option} {text}: give row numbers such as 3,17") from error
-    if min(numbers) < 0:
-        raise InputError(f"{option} {text}: row numbers start at 0")
+    if not all(0 <= number < 1 << 63 for number in numbers):
+        raise InputError(f"{option} {text}: row numbers start at 0 and end below 2**63; choose among the rows")
     return numbers

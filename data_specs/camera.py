@@ -39,9 +39,9 @@ def project(camera: FloatArray, points: FloatArray) -> NDArray[np.float32]:
         (..., P, 2) float32 pixels, computed in float64. Points with z <= 0 give NaN.
     """
     xyz = np.asarray(points, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rays = np.where(xyz[..., 2:] > 0, xyz / xyz[..., 2:], np.nan)
-    return (rays @ np.swapaxes(np.asarray(camera, np.float64), -1, -2))[..., :2].astype(np.float32)
+        return (rays @ np.swapaxes(np.asarray(camera, np.float64), -1, -2))[..., :2].astype(np.float32)
 
 
 def inside_image(keypoints: FloatArray, width: int, height: int) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ A job writes shard i whenever it likes, in any process; a shard that is there an
 kill at any moment costs at most the shards in flight, and the same command goes on.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -16,27 +17,67 @@ from handaug.data_specs.checksum import content_checksum
 from handaug.data_specs.errors import HandaugError, InputError
 from handaug.data_specs.merge import merge_datasets
 from handaug.data_specs.progress import SILENT, Progress
-from handaug.data_specs.reader import check_header, open_file
+from handaug.data_specs.reader import H5PY_ERRORS, check_header, open_file
 from handaug.data_specs.writer import config_json, partial_path, write_atomically
 
-__all__ = ["PartialOutput", "claim_output", "remove_leftover"]
+__all__ = ["PartialOutput", "check_name", "claim_output", "remove_leftover"]
+
+_SIDE_FILES = (".png", ".json", ".html")
+"""What stands beside a dataset, under its name: contact sheet, figures, report."""
 
 
 def claim_output(out: Path) -> None:
-    """Check that `out` can be written before any work starts.
+    """Check that a dataset can be written to `out` before any work starts.
 
     Raises:
-        InputError: The parent is missing and cannot be made, is not a folder, or is read-only; or `out` is a folder.
+        InputError: The parent is missing and cannot be made, is not a folder, or is read-only; `out` is a folder, a
+            link to nothing, too long a name, or that of a file beside the dataset; or a file of someone else stands
+            where the unfinished work would.
     """
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; give the name of a file to write")
+    check_name(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         probe = out.with_name(f".{out.name}.{os.getpid()}.probe")
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another output") from error
+        raise _cannot_write(out, error) from error
+    unfinished = partial_path(out)
+    if unfinished.exists() and not unfinished.is_dir() and not _is_ours(unfinished):
+        raise InputError(f"{unfinished}: is in the way of the unfinished work; move it or choose another output")
+
+
+def check_name(out: Path) -> None:
+    """Check what `claim_output` checks of the name alone; writes nothing, so that a read-only place will do.
+
+    Raises:
+        InputError: As there.
+    """
+    try:
+        if out.is_dir():
+            raise InputError(f"{out}: is a folder; give the name of a file to write")
+        if out.suffix.lower() in _SIDE_FILES:
+            raise InputError(f"{out}: {out.suffix} files stand beside a dataset; name the dataset .h5")
+        if os.path.lexists(out) and not out.exists():
+            raise InputError(f"{out}: is a link to nothing; remove it or choose another output")
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+
+
+def _cannot_write(out: Path, error: OSError) -> InputError:
+    remedy = "give it a shorter name" if error.errno == errno.ENAMETOOLONG else "choose another output"
+    return InputError(f"{out}: cannot be written ({error.strerror}); {remedy}")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file may be what a killed `DatasetWriter` left: HDF5 that cannot be opened, or a dataset."""
+    try:
+        with open_file(path) as file:
+            return "schema" in file.attrs
+    except InputError as error:
+        return "truncated or damaged" in str(error)
+    except H5PY_ERRORS:
+        return True
 
 
 class PartialOutput:
@@ -64,6 +105,7 @@ class PartialOutput:
         Raises:
             InputError: `out` cannot be written, holds something else, or another process is at work on it.
         """
+        check_name(out)
         work = cls(out, config)
         if out.is_file() and not overwrite:
             if _config_of(out) != config_json(config):

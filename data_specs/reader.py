@@ -5,7 +5,9 @@ The file is opened lazily and once in each process, so a dataset can be pickled,
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,33 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import JOINTS
-from handaug.data_specs.schema import FIELDS, NOT_LABELLED, SCHEMA_VERSION, SPLITS
+from handaug.data_specs.schema import FIELDS, KINDS, NOT_LABELLED, SCHEMA_VERSION, SPLITS
 
-__all__ = ["HandDataset", "check_header", "open_file"]
+__all__ = ["H5PY_ERRORS", "HandDataset", "check_header", "damage_named", "open_file"]
+
+H5PY_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError)
+"""What h5py raises where the bytes of an open file are damaged; which of them depends on the spot."""
 
 
 def open_file(path: Path | str) -> h5py.File:
     """Open a dataset file for reading.
 
     Raises:
-        InputError: Missing, a folder, unreadable, not HDF5, or truncated.
+        InputError: Missing, a folder, a pipe or device, unreadable, not HDF5, or truncated.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file; give the path of a dataset, or make one with 'handaug render'")
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"{path}: no such file; give the path of a dataset, or make one with 'handaug render'"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a dataset") from error
+    if stat.S_ISDIR(mode):
         raise InputError(f"{path}: is a folder; give the path of an HDF5 dataset")
+    if not stat.S_ISREG(mode):  # reading a pipe would wait for ever
+        raise InputError(f"{path}: is no regular file; give the path of an HDF5 dataset")
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -59,27 +72,70 @@ def check_header(file: h5py.File, path: Path | str, *, unlabelled: bool = False)
     Raises:
         InputError: The first thing that is wrong, with a remedy.
     """
+    with damage_named(path):
+        _check_attributes(file, path)
+        _check_fields(file, path, unlabelled)
+
+
+@contextmanager
+def damage_named(path: Path | str) -> Iterator[None]:
+    """Turn what h5py raises over damaged bytes into one line that names the file."""
+    try:
+        yield
+    except H5PY_ERRORS as error:
+        raise _damaged(path, str(error.args[0] if error.args else error)) from error
+
+
+def _damaged(path: Path | str, what: str) -> InputError:
+    return InputError(f"{path}: is damaged ({' '.join(what.split())}); make it again")
+
+
+def _check_attributes(file: h5py.File, path: Path | str) -> None:
     version = file.attrs.get("schema")
     if version is None:
         raise InputError(f"{path}: is HDF5 but not a handaug dataset (no 'schema' attribute); convert it first")
-    if int(version) > SCHEMA_VERSION:
+    if not isinstance(version, np.integer) or version < 1:
+        raise _damaged(path, f"its schema is {version!r}")
+    if version > SCHEMA_VERSION:
         raise InputError(f"{path}: has schema {version}, this handaug reads {SCHEMA_VERSION}; install a newer handaug")
-    if not file.attrs.get("complete", False):
+    complete = file.attrs.get("complete", np.False_)
+    if not isinstance(complete, np.bool_ | np.integer):
+        raise _damaged(path, f"its mark of completeness is {complete!r}")
+    if not complete:
         raise InputError(f"{path}: was never finished; run the command that writes it again")
-    if list(file.attrs.get("joints", ())) != list(JOINTS):
+    if np.asarray(file.attrs.get("joints", ())).ravel().tolist() != list(JOINTS):
         raise InputError(f"{path}: its joints differ from the 21 of the schema; convert it first")
-    missing = [name for name, field in FIELDS.items() if field.required and name not in file]
+    kinds: dict[str, type] = {"kind": str, "config": str, "seed": np.integer, "checksum": str}
+    for name, kind in kinds.items():
+        if not isinstance(file.attrs.get(name), kind):
+            raise _damaged(path, f"its {name} is {file.attrs[name]!r}" if name in file.attrs else f"it has no {name}")
+    if file.attrs["kind"] not in KINDS:
+        raise InputError(f"{path}: its kind {file.attrs['kind']!r} is none of {', '.join(KINDS)}; convert it first")
+    try:
+        config = json.loads(file.attrs["config"])
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its config is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise _damaged(path, "its config is no JSON object")
+
+
+def _check_fields(file: h5py.File, path: Path | str, unlabelled: bool) -> None:
+    present = [name for name in FIELDS if name in file]
+    missing = [name for name, field in FIELDS.items() if field.required and name not in present]
     missing = [name for name in missing if not (unlabelled and name in _LABELS)]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; make it again or convert it")
+    for name in present:
+        if not isinstance(file[name], h5py.Dataset):
+            raise _damaged(path, f"{name} is no array")
     if file["images"].ndim != 4 or file["images"].shape[3] not in (1, 3):
         raise InputError(f"{path}: images must be (N, H, W, 1 or 3), found {file['images'].shape}; convert it first")
     rows, height, width, channels = file["images"].shape
+    if not (height and width):
+        raise _damaged(path, f"its images are {width} x {height} px")
     sizes: dict[int | str, int] = {"H": height, "W": width, "C": channels}
-    for name, field in FIELDS.items():
-        if name not in file:
-            continue
-        dataset = file[name]
+    for name in present:
+        field, dataset = FIELDS[name], file[name]
         expected = (rows, *(sizes.get(d, d) for d in field.shape))
         fits = dataset.ndim == len(expected) and all(
             e in ("*", d) for e, d in zip(expected, dataset.shape, strict=True)
@@ -100,7 +156,8 @@ class HandDataset:
         unlabelled: Whether a file without keypoints_2d, visibility and handedness will do.
 
     Raises:
-        InputError: The file is missing, foreign, unfinished, of a newer schema, or a labelled keypoint is not finite.
+        InputError: The file is missing, foreign, damaged, unfinished, of a newer schema, or a labelled keypoint is not
+            finite.
 
     Example:
         loader = torch.utils.data.DataLoader(HandDataset("renders.h5", split="train"), batch_size=64, num_workers=4)
@@ -118,7 +175,7 @@ class HandDataset:
         self.path = Path(path)
         self._file: h5py.File | None = None
         self._pid = -1
-        with open_file(self.path) as file:
+        with open_file(self.path) as file, damage_named(self.path):
             check_header(file, self.path, unlabelled=unlabelled)
             _check_labels(file, self.path)
             self.attrs: dict[str, Any] = {
@@ -170,7 +227,9 @@ class HandDataset:
     def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
         """One row as {field: array}, scalars as arrays of no dimension."""
         row = int(self.rows[index])
-        return {name: np.asarray(self._open()[name][row]) for name in self.fields}
+        file = self._open()
+        with damage_named(self.path):
+            return {name: np.asarray(file[name][row]) for name in self.fields}
 
     def read(self, field: str, index: NDArray[np.integer[Any]] | slice | None = None) -> NDArray[Any]:
         """One field of many rows.
@@ -185,12 +244,13 @@ class HandDataset:
         rows = self.rows if index is None else self.rows[index]
         if field not in self.available:
             raise InputError(f"{self.path}: has no {field}; it has {', '.join(self.available)}")
-        dataset = self._open()[field]
-        if not rows.size:
-            return np.empty((0, *dataset.shape[1:]), dataset.dtype)
+        file = self._open()
         try:
+            dataset = file[field]
+            if not rows.size:
+                return np.empty((0, *dataset.shape[1:]), dataset.dtype)
             return _read_rows(dataset, rows)
-        except OSError as error:
+        except H5PY_ERRORS as error:
             raise InputError(f"{self.path}: {field} is damaged; run 'handaug verify {self.path}'") from error
 
     def iter_batches(self, size: int, fields: Sequence[str] | None = None) -> Iterator[dict[str, NDArray[Any]]]:

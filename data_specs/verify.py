@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.camera import inside_image, project
 from handaug.data_specs.checksum import content_checksum
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.reader import check_header, open_file
+from handaug.data_specs.reader import H5PY_ERRORS, check_header, damage_named, open_file
 from handaug.data_specs.schema import FIELDS, NOT_LABELLED
 
 __all__ = ["PROJECTION_TOLERANCE_PX", "verify_dataset"]
@@ -42,12 +42,15 @@ def verify_dataset(path: Path | str) -> list[str]:
             return [str(error)]
         raise
     with file:
-        if "schema" not in file.attrs:
-            raise InputError(f"{path}: is HDF5 but not a handaug dataset (no 'schema' attribute); convert it first")
         try:
-            check_header(file, path)
+            with damage_named(path):
+                foreign = "schema" not in file.attrs
+            if not foreign:
+                check_header(file, path)
         except InputError as error:
             return [str(error)]
+        if foreign:
+            raise InputError(f"{path}: is HDF5 but not a handaug dataset (no 'schema' attribute); convert it first")
         return [f"{path}: {problem}" for problem in _problems(file)]
 
 
@@ -55,8 +58,8 @@ def _problems(file: h5py.File) -> Iterator[str]:
     try:
         for check in _CHECKS:
             yield from check(file)
-    except OSError as error:
-        yield f"content cannot be read ({str(error).splitlines()[0]})"
+    except H5PY_ERRORS as error:
+        yield f"content cannot be read ({' '.join(str(error).split())})"
 
 
 def _checksum(file: h5py.File) -> Iterator[str]:
@@ -96,7 +99,7 @@ def _labels(file: h5py.File) -> Iterator[str]:
         count("a joint outside the image counts as labelled", outside.any(-1), start)
         if "keypoints_3d" in file and "camera" in file:
             projected = project(file["camera"][block], file["keypoints_3d"][block])
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):
                 miss = np.linalg.norm(projected - xy, axis=-1)
             bad = labelled & finite & ~(miss <= PROJECTION_TOLERANCE_PX)
             count(f"keypoints_3d do not project onto keypoints_2d to {PROJECTION_TOLERANCE_PX} px", bad.any(-1), start)

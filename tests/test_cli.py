@@ -124,6 +124,12 @@ def test_usage_errors_are_one_line() -> None:
         (OSError("Can't write data (error message = 'No space left on device')"), 1, "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/a.h5"), 2, "/root/a.h5"),
         (OSError(errno.EROFS, "Read-only file system", "/ro/a.h5"), 2, "/ro/a.h5: Read-only"),
+        (OSError(errno.EFBIG, "File too large", "out.h5"), 1, "out.h5: the disk is full"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "aaa"), 2, "aaa: File name too long; give a shorter name"),
+        (FileExistsError(errno.EEXIST, "File exists", "a"), 2, "a: File exists; remove it or choose another name"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), 2, "a: No such file or directory; give"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "a"), 2, "a: Too many levels of symbolic links; "),
+        (FileNotFoundError("no name"), 1, "no name (unexpected; --debug"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "a/b"),
         (MemoryError(), 1, "out of memory"),
         (ModuleNotFoundError("No module named 'bpy'", name="bpy"), 2, "bpy is not installed; run `make setup`"),
@@ -177,7 +183,7 @@ def test_workspace_comes_from_option_environment_or_default(monkeypatch: pytest.
     assert Workspace(Path("w")).minted == Path("w/minted.h5") and Workspace(Path("w")).pose == Path("w/pose")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99", ""])
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99", "cuda:" + "9" * 5000, ""])
 def test_devices_that_are_not_there_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="--device"):
         pick_device(name)
@@ -300,10 +306,64 @@ def test_spread_rows_reach_both_ends() -> None:
     assert spread_rows(2, 8).tolist() == [0, 1]
 
 
-def test_inspect_never_writes_over_data(renders: Path) -> None:
-    before = renders.read_bytes()
-    assert_refused(handaug("inspect", renders, "--out", renders), "--out", ".png")
-    assert renders.read_bytes() == before
+@pytest.mark.parametrize("command", ["inspect", "walk", "transfer", "retrieve"])
+def test_pictures_never_replace_data(command: str, renders: Path, tmp_path: Path) -> None:
+    """And nothing is loaded before: there is no run in this workspace."""
+    named_so = tmp_path / "data.png"
+    named_so.write_bytes(renders.read_bytes())
+    (tmp_path / "link.png").symlink_to(named_so)
+    (tmp_path / "folder.png").mkdir()
+    for data, out in (
+        (renders, renders),
+        (renders, tmp_path / "x.h5"),
+        (renders, tmp_path / "folder.png"),
+        (named_so, named_so),
+        (named_so, tmp_path / "link.png"),
+    ):
+        before = data.read_bytes()
+        assert_refused(handaug(command, data, "--out", out, "--workspace", tmp_path), f"--out {out}", ".png")
+        assert data.read_bytes() == before
+
+
+def test_pictures_never_replace_a_second_dataset(renders: Path, tmp_path: Path) -> None:
+    for name in ("other.png", "other.stats.png"):
+        other = tmp_path / name
+        other.write_bytes(renders.read_bytes())
+        refused = handaug("inspect", renders, other, "--stats", "--out", tmp_path / "other.png")
+        assert_refused(refused, f"--out {other}", "name another file")
+        assert other.read_bytes() == renders.read_bytes()
+        other.unlink()
+    gallery = tmp_path / "gallery.png"
+    gallery.write_bytes(renders.read_bytes())
+    assert_refused(handaug("retrieve", renders, "--gallery", gallery, "--out", gallery), f"--out {gallery}")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("walk", "--steps", "1"),
+        ("walk", "--steps", "100000000"),
+        ("walk", "--pose-rows", f"0,{1 << 63}"),
+        ("transfer", "--pose-rows", "9" * 23),
+        ("retrieve", "--query-rows", "9" * 23),
+    ],
+)
+def test_numbers_beyond_reason_are_refused_before_a_model_is_loaded(
+    command: str, option: str, value: str, renders: Path, tmp_path: Path
+) -> None:
+    arguments = (renders, "--workspace", tmp_path, "--split", "train", option, value)
+    assert_refused(handaug(command, *arguments), f"{option} {value}")
+
+
+def test_odd_places_of_outputs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renders: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "", "a" * 300, "x.png"):
+        assert_refused(handaug("render", name))
+        assert_refused(handaug("remix", name, "--poses", renders, "--n", "1"))
+    assert_refused(handaug("export", "coco", renders, "."), "has no name of its own")
+    for command in ("inspect", "verify"):
+        assert_refused(handaug(command, "a" * 300), "File name too long")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])

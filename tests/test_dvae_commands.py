@@ -146,7 +146,7 @@ def test_appearances_from_the_prior(runs: dict[str, Path], data: Path, tmp_path:
 @pytest.mark.parametrize(
     ("command", "options", "words"),
     [
-        ("walk", ["--steps", "1"], ["--steps 1"]),
+        ("walk", ["--steps", "65"], ["--steps 65", "2..64"]),
         ("walk", ["--pose-rows", "1"], ["--pose-rows 1", "two row numbers"]),
         ("walk", ["--pose-rows", "a,b"], ["--pose-rows a,b"]),
         ("walk", ["--appearance-rows", "0,99999"], ["no row 99999"]),

@@ -1,10 +1,12 @@
 """Writer, reader, merge, partial outputs, verification: round trips, and everything that can be wrong with a file."""
 
 import multiprocessing
+import os
 import pickle
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from rows import random_rows, write_rows
 from handaug.data_specs.draw import contact_sheet, draw_skeleton, save_png
 from handaug.data_specs.errors import HandaugError, InputError, WorkError
 from handaug.data_specs.merge import merge_datasets
-from handaug.data_specs.partial import PartialOutput
+from handaug.data_specs.partial import PartialOutput, claim_output
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import FIELDS, LABEL_CHUNK_ROWS
 from handaug.data_specs.verify import verify_dataset
@@ -211,6 +213,50 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         save_png(Path("/proc/a.png"), np.zeros((4, 4, 3), np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (".", "is a folder"),
+        ("", "is a folder"),
+        ("/", "is a folder"),
+        ("a" * 300 + ".h5", "give it a shorter name"),
+        ("a" * 250 + ".h5", "give it a shorter name"),
+        ("dangling.h5", "is a link to nothing"),
+        ("x.png", "name the dataset .h5"),
+        ("x.JSON", "name the dataset .h5"),
+        ("x.html", "name the dataset .h5"),
+    ],
+)
+def test_odd_names_of_outputs_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dangling.h5").symlink_to("nowhere.h5")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=words):
+            PartialOutput.open(Path(name), {}, overwrite=overwrite)
+    with pytest.raises(InputError, match=words):
+        claim_output(Path(name))
+    assert [path.name for path in tmp_path.iterdir()] == ["dangling.h5"]
+
+
+def test_only_what_a_killed_writer_left_gives_way_to_the_work(tmp_path: Path) -> None:
+    out, left = tmp_path / "a.h5", tmp_path / "a.h5.partial"
+    left.write_text("mine")
+    with h5py.File(tmp_path / "mine.h5", "w") as file:
+        file["x"] = [1]
+    for content in (b"mine", (tmp_path / "mine.h5").read_bytes()):
+        left.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.h5\.partial: is in the way"):
+            PartialOutput.open(out, {}, overwrite=True)
+        assert left.read_bytes() == content
+    whole = write_rows(tmp_path / "whole.h5", random_rows(2)).read_bytes()
+    for content in (whole, whole[: len(whole) // 2], whole[:48]):
+        left.write_bytes(content)
+        _partial(out, {}).remove()
+        assert not left.exists()
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     """A file-size limit in a child process stands for the full disk: the same failing write, without root."""
     path = write_rows(tmp_path / "a.h5", random_rows(2))
@@ -294,7 +340,7 @@ def _damage_content(file: h5py.File, how: str) -> None:
             file.attrs["schema"] = 2
         case "unfinished":
             file.attrs["complete"] = False
-        case "joints":
+        case "joints order":
             file.attrs["joints"] = list(file.attrs["joints"])[::-1]
         case "no visibility":
             del file["visibility"]
@@ -305,9 +351,41 @@ def _damage_content(file: h5py.File, how: str) -> None:
             file["split"].resize(3, axis=0)
         case "nan":
             file["keypoints_2d"][2, 5] = np.nan
+        case "no pixels":
+            for name in ("images", "mask"):
+                stored = file[name][:, :0, :0]
+                del file[name]
+                file[name] = stored
+        case "link":
+            del file["split"]
+            file["split"] = h5py.ExternalLink("gone.h5", "/split")
+        case _ if how.startswith("group "):
+            del file[how[6:]]
+            file.create_group(how[6:])
+        case _ if how.startswith("no "):
+            del file.attrs[how[3:]]
+        case _:
+            file.attrs[how] = DAMAGED_ATTRIBUTES[how]
 
 
-HEADER_DAMAGE = ["newer", "unfinished", "joints", "no visibility", "wrong dtype", "rows differ"]
+DAMAGED_ATTRIBUTES: dict[str, Any] = {
+    "schema": "one",
+    "complete": [True, False],
+    "joints": 5,
+    "kind": np.bytes_(b"\xff\xfe"),
+    "config": "{not json",
+    "seed": "x",
+    "checksum": 5,
+}
+WRONG_HEADER = ["newer", "unfinished", "joints order", "no visibility", "wrong dtype", "rows differ"]
+DAMAGED_HEADER = [
+    *DAMAGED_ATTRIBUTES,
+    *(f"no {name}" for name in ("kind", "config", "seed", "checksum")),
+    *(f"group {name}" for name in ("images", "keypoints_2d", "mask", "split")),
+    "link",
+    "no pixels",
+]
+HEADER_DAMAGE = [*WRONG_HEADER, *DAMAGED_HEADER]
 
 
 @pytest.mark.parametrize("how", ["empty", "text", "truncated", "foreign", *HEADER_DAMAGE, "nan"])
@@ -317,6 +395,81 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, how: str) -> None:
     with pytest.raises(InputError) as caught:
         HandDataset(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value) and ";" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "words"),
+    [
+        ("schema", float("nan"), "its schema is"),
+        ("schema", 0, "its schema is"),
+        ("kind", "weird", "its kind 'weird' is none of rendered, minted, imported"),
+        ("config", "[1, 2]", "its config is no JSON object"),
+        ("config", "[" * 100_000, "its config is no JSON"),
+    ],
+)
+def test_attributes_say_what_they_are(tmp_path: Path, attribute: str, value: Any, words: str) -> None:
+    path = write_rows(tmp_path / "a.h5", random_rows(1))
+    with h5py.File(path, "r+") as file:
+        if attribute == "config" and len(value) > 1000:
+            file.attrs.create(attribute, value, dtype=h5py.string_dtype())
+        else:
+            file.attrs[attribute] = value
+    with pytest.raises(InputError, match=words):
+        HandDataset(path)
+
+
+def test_flipped_bytes_never_end_in_an_error_of_h5py(tmp_path: Path) -> None:
+    """Anywhere in the file: a file is read, reported or refused in one line."""
+    path = write_rows(tmp_path / "a.h5", random_rows(3))
+    sound = path.read_bytes()
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        damaged = np.frombuffer(sound, np.uint8).copy()
+        ends = np.r_[0 : min(20_000, len(sound)), max(0, len(sound) - 20_000) : len(sound)]
+        damaged[rng.choice(ends, 60)] = rng.integers(0, 256, 60, dtype=np.uint8)
+        path.write_bytes(damaged.tobytes())
+        for use in (lambda: HandDataset(path).read("images"), lambda: verify_dataset(path)):
+            try:
+                use()
+            except InputError as error:
+                refused += 1
+                assert str(path) in str(error) and "\n" not in str(error)
+    assert refused > 10
+
+
+def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.h5", random_rows(4))
+    with h5py.File(path, "r+") as file:
+        file["mask"].id.write_direct_chunk((3, 0, 0), b"no gzip")
+    with pytest.raises(InputError, match="mask is damaged"):
+        HandDataset(path).read("mask")
+    with pytest.raises(InputError, match="is damaged"):
+        HandDataset(path)[3]
+    assert any("cannot be read" in problem for problem in verify_dataset(path))
+
+
+@pytest.mark.parametrize("field", ["keypoints_2d", "camera"])
+def test_absurd_labels_are_reported_without_a_warning(tmp_path: Path, field: str) -> None:
+    path = write_rows(tmp_path / "a.h5", random_rows(4))
+    with h5py.File(path, "r+") as file:
+        file[field][:] = 1e30 if field == "keypoints_2d" else 3e38
+    with warnings.catch_warnings(action="error"):
+        assert verify_dataset(path)
+
+
+def test_pipes_loops_and_long_names_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.h5")
+    (tmp_path / "loop.h5").symlink_to("loop.h5")
+    for name, words in (
+        ("pipe.h5", "no regular file"),
+        ("loop.h5", "cannot be read"),
+        ("a" * 300, "File name too long"),
+        ("pipe.h5/a.h5", "no such file"),
+    ):
+        for use in (HandDataset, verify_dataset):
+            with pytest.raises(InputError, match=words):
+                use(tmp_path / name)
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:

@@ -173,6 +173,19 @@ COCO_FAULTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "split": (lambda c: c["images"][0].update(split="dev"), "has split 'dev'; it must be one of train, val, test"),
     "K": (lambda c: c["images"][0].update(K=[1, 2]), "K should be 3 x 3 numbers"),
     "list": (lambda c: [1, 2], "is not sound JSON"),
+    "image id list": (lambda c: c["images"][0].update(id=[1]), "has id [1]; it must be a number or a text"),
+    "category id": (lambda c: c["annotations"][1].update(category_id=[1]), "has category_id [1]; it must be"),
+    "image id object": (lambda c: c["annotations"][1].update(image_id={}), "has image_id {}; it must be"),
+    "annotation id": (lambda c: c["annotations"][1].update(id=None), "has id None; it must be"),
+    "id of a category": (lambda c: c["categories"][1].update(id=[1]), "has id [1]; it must be"),
+    "split list": (lambda c: c["images"][0].update(split=[]), "has split []; it must be one of train, val, test"),
+    "width": (lambda c: c["images"][0].update(width=float("inf")), "has no whole width and height"),
+    "file name": (lambda c: c["images"][0].update(file_name="."), "names a file '.'; repair the labels"),
+    "long name": (lambda c: c["images"][0].update(file_name="a" * 300), "names a file 'aaa"),
+    "surrogate": (lambda c: c["images"][0].update(file_name="\ud800"), "names a file '\\ud800'"),
+    "keypoints number": (lambda c: c["categories"][1].update(keypoints=5), "name the 21 keypoints in categories"),
+    "keypoints null": (lambda c: c["categories"][1].update(keypoints=None), "name the 21 keypoints in categories"),
+    "huge number": (lambda c: c["annotations"][1].update(keypoints=[10**400] * 63), "keypoints should be n numbers"),
 }  # fmt: skip
 
 
@@ -396,6 +409,8 @@ def test_whole_images_of_unlike_size_are_named(coco: Path, tmp_path: Path) -> No
 def test_output_is_checked_before_labels_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused(run("rhd", tmp_path / "nowhere", tmp_path / "file" / "o.h5"), "cannot be written", "choose another output")
+    (tmp_path / "o.png").touch()
+    refused(run("rhd", tmp_path / "nowhere", tmp_path / "o.png"), "o.png", "name the dataset .h5")
 
 
 def test_ids_follow_the_labels_and_not_the_place(coco: Path, tmp_path: Path) -> None:

@@ -145,16 +145,27 @@ def _hand_categories(file: Path) -> tuple[dict[Any, tuple[NDArray[np.intp], int 
     reasons: list[tuple[int, str]] = []
     try:
         for item in json_items(file, "categories"):
-            names = [str(name) for name in item.get("keypoints", ())] if isinstance(item, Mapping) else []
+            listed = item.get("keypoints") if isinstance(item, Mapping) else None
+            names = [str(name) for name in listed] if isinstance(listed, list) else []
             try:
-                found[entry(item, "id", file)] = map_names(names), _side_of(str(item.get("name", "")))
+                joints = map_names(names)
             except ValueError as error:
                 reason = f"{len(names)} keypoints: {error}" if names else "a category without named keypoints"
                 reasons.append((abs(len(names) - N_JOINTS), f"{file}: {reason}"))
+            else:
+                found[_id(item, "id", file)] = joints, _side_of(str(item.get("name", "")))
     except DamagedError as error:
         reasons.append((0, str(error)))
     # of several categories the one that comes closest to a hand is meant
     return found, min(reasons, default=(0, f"{file}: has no category"))[1]
+
+
+def _id(item: Any, key: str, file: Path) -> int | float | str:
+    """What names an item or refers to one."""
+    value = entry(item, key, file)
+    if not isinstance(value, int | float | str):
+        raise InputError(f"{file}: has {key} {str(value)[:60]}; it must be a number or a text, repair the JSON")
+    return value
 
 
 def _read(
@@ -164,7 +175,7 @@ def _read(
     split = _split_of(file.stem) if only is None else only
     items: dict[Any, Mapping[str, Any]] = {}
     for item in json_items(file, "images"):
-        number = entry(item, "id", file)
+        number = _id(item, "id", file)
         if number in items:
             raise DamagedError(f"{file}: image id {number} occurs twice; give each image its own")
         inside(file.parent, entry(item, "file_name", file), file)
@@ -175,8 +186,8 @@ def _read(
     units: dict[Any, tuple[_Image, list[_Label]]] = {}
     seen = set()
     for item in json_items(file, "annotations"):
-        category = entry(item, "category_id", file)
-        number, image = entry(item, "id", file), entry(item, "image_id", file)
+        category = _id(item, "category_id", file)
+        number, image = _id(item, "id", file), _id(item, "image_id", file)
         if number in seen or image not in items:
             what = (
                 f"id {number} occurs twice" if number in seen else f"{number} is for image {image}, which is not there"
@@ -218,13 +229,13 @@ def _label(item: Mapping[str, Any], category: tuple[NDArray[np.intp], int | None
 def _image(item: Mapping[str, Any], file: Path, folder: Path, split: int) -> _Image:
     name = item["file_name"]
     said = item.get("split")
-    if said is not None and said not in SPLITS:
+    if said is not None and not (isinstance(said, str) and said in SPLITS):
         raise DamagedError(f"{file}: image {name} has split {said!r}; it must be one of {', '.join(SPLITS)}")
     group = "/".join(str(item[key]) for key in _GROUPS if key in item)
     camera = item.get("K")
     try:
         size = int(entry(item, "width", file)), int(entry(item, "height", file))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DamagedError(f"{file}: image {name} has no whole width and height; repair it") from None
     return _Image(
         file=inside(folder, name, file),

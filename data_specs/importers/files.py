@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 20
+_NAME_BYTES = 255
 _AFTER_A_NUMBER = tuple(",]} \t\r\n")
 
 
@@ -64,12 +66,20 @@ def inside(root: Path, name: object, where: Path | str) -> Path:
     Raises:
         InputError: The name is absolute, climbs out of the folder, or is no name.
     """
-    if not isinstance(name, str) or not name or "\0" in name:
+    pure = PurePosixPath(name.replace("\\", "/") if isinstance(name, str) else "")
+    if not isinstance(name, str) or not pure.parts or "\0" in name or not all(map(_is_storable, pure.parts)):
         raise InputError(f"{where}: names a file {str(name)[:60]!r}; repair the labels")
-    pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
         raise InputError(f"{where}: the file name {name[:60]!r} leads out of the dataset's folder; repair the labels")
     return root / pure
+
+
+def _is_storable(name: str) -> bool:
+    """Whether a file can have this name."""
+    try:
+        return len(os.fsencode(name)) <= _NAME_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def read_bytes(path: Path) -> bytes:
@@ -117,7 +127,7 @@ def numbers(value: Any, shape: tuple[int, ...], where: Path | str, what: str) ->
     """
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = None
     if (
         array is None

@@ -26,7 +26,7 @@ from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Pixels, Source, Unit, stable_id
 from handaug.data_specs.importers.registry import Format, open_source
 from handaug.data_specs.importers.splits import Splitter
-from handaug.data_specs.partial import PartialOutput, claim_output
+from handaug.data_specs.partial import PartialOutput, check_name, claim_output
 from handaug.data_specs.progress import SILENT, Advance, Progress
 from handaug.data_specs.reader import open_file
 from handaug.data_specs.schema import NOT_LABELLED, RIGHT, TRAIN, VAL
@@ -83,6 +83,7 @@ def import_dataset(
             cannot be written or holds something else.
         WorkError: The disk is full.
     """
+    check_name(out)
     if not out.is_file():
         claim_output(out)  # before the labels are read, which may take minutes
     form, opened = open_source(format_name, source, options)
