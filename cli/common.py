@@ -118,11 +118,11 @@ def workspace_option(function: F) -> F:
 
 
 def seed_option(function: F) -> F:
-    """Add `--seed`, passed as `seed: int` >= 0."""
+    """Add `--seed`, passed as `seed: int` from 0 to what a file's attribute holds."""
     return click.option(
         "--seed",
         metavar="N",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, 2**63 - 1),
         default=0,
         help="Seed of every random draw; the same seed and options give the same result.",
     )(function)

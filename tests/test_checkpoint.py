@@ -11,6 +11,7 @@ from handaug.data_specs import writer
 from handaug.data_specs.errors import InputError
 from handaug.models.checkpoint import load_model, load_state, load_weights, save_model, save_state
 from handaug.models.estimators import build_estimator, load_estimator, save_estimator
+from handaug.models.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -119,3 +120,8 @@ def test_estimator_checkpoint_with_another_size_or_name(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(InputError, match=message):
             load_estimator(tmp_path)
+
+
+def test_a_run_needs_a_name_of_its_own() -> None:
+    with pytest.raises(InputError, match="has no name of its own; give the name of a folder with --out"):
+        RunFolder.open(Path(), {"seed": 0}, overwrite=False)
