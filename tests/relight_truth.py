@@ -37,7 +37,7 @@ def main(out: str) -> None:
     model = HandModel.load()
     session = BlenderSession(surface_of(model), relighting=True)
     config = RenderConfig(poses=8, size=SIZE, seed=2, occluders=True, occluder_kinds="held")
-    hand = sample_hand(config, model, 2).scene  # one that the lone lamp shines on
+    hand = sample_hand(config, model, 5).scene  # one that the lone lamp shines on
     rig = sample_rig(2, 5, session.environments, {"photo": 1.0})
     looks = [
         replace(sample_appearance(2, 40 + k, environments=session.environments, rig=5), environment_share=0.6)
