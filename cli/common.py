@@ -122,10 +122,17 @@ def seed_option(function: F) -> F:
     return click.option(
         "--seed",
         metavar="N",
-        type=click.IntRange(0, 2**63 - 1),
+        type=click.IntRange(min=0),
         default=0,
+        callback=_storable,
         help="Seed of every random draw; the same seed and options give the same result.",
     )(function)
+
+
+def _storable(context: click.Context, option: click.Parameter, value: int) -> int:
+    if value >= 1 << 63:
+        raise InputError(f"--seed {value}: give a number below 2**63, which a file can hold")
+    return value
 
 
 def workspace_judge(workspace: Workspace, size: tuple[int, int], channels: int) -> Path | None:

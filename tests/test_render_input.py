@@ -210,3 +210,9 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     )
     refused(done, 1, "free space")
     assert not out.exists()
+
+
+def test_a_seed_that_no_file_can_hold(tmp_path: Path) -> None:
+    refused(
+        handaug("render", tmp_path / "out.h5", "--seed", str(1 << 63)), 2, "--seed 9223372036854775808", "below 2**63"
+    )
