@@ -99,7 +99,7 @@ def run_training(
     step, sums, counts = _resume(trainee, folder, state or {})
     if step:
         progress.note(f"{label}: goes on from step {step:,}")
-    saved_at, kept = time.monotonic(), (folder / STATE).exists()
+    saved_at, kept = time.monotonic(), bool(state)
     with progress.task(label, total=steps, unit="steps") as advance:
         advance(step)
         while step < steps:
@@ -132,9 +132,7 @@ def run_training(
         (folder / STATE).unlink(missing_ok=True)
 
 
-def _resume(
-    trainee: Trainee, folder: Path, state: dict[str, Any]
-) -> tuple[int, dict[str, float], dict[str, int]]:
+def _resume(trainee: Trainee, folder: Path, state: dict[str, Any]) -> tuple[int, dict[str, float], dict[str, int]]:
     """Load a saved state, and cut the log back to it.
 
     Raises:
@@ -149,9 +147,7 @@ def _resume(
             part.load_state_dict(state[name])
         step, sums, counts = int(state["step"]), dict(state["sums"]), dict(state["counts"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise InputError(
-            f"{folder / STATE}: is no state of this run; remove it, and the run starts afresh"
-        ) from error
+        raise InputError(f"{folder / STATE}: is no state of this run; remove it, and the run starts afresh") from error
     if log.exists():
         lines = log.read_text(errors="replace").splitlines(keepends=True)
         log.write_text("".join(line for line in lines if _step_of(line) <= step))

@@ -64,9 +64,9 @@ def test_every_method_is_tested() -> None:
     assert set(TERMS) == set(METHODS)
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize(("method", "damaged"), [*((name, False) for name in METHODS), ("self", True)])
 def test_a_loss_that_turns_nan_stops_at_once_and_loses_nothing(
-    runs: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    runs: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, damaged: bool
 ) -> None:
     module, _, name = TERMS[method].partition(":")
     original, calls = resolve(TERMS[method]), []
@@ -82,6 +82,9 @@ def test_a_loss_that_turns_nan_stops_at_once_and_loses_nothing(
         return found
 
     out = tmp_path / "run"
+    if damaged:  # which must not pass for a good one
+        (tmp_path / "run.partial").mkdir()
+        (tmp_path / "run.partial" / "state.pt").write_bytes(b"cut short")
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.{name}", poisoned)
         with pytest.raises(WorkError) as caught:
