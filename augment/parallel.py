@@ -6,7 +6,6 @@ after the other in this process.
 """
 
 import ctypes
-import errno
 import multiprocessing
 import os
 import signal
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from handaug.data_specs.errors import HandaugError, WorkError
+from handaug.data_specs.errors import HandaugError, WorkError, is_full
 from handaug.data_specs.progress import Advance, Progress
 
 __all__ = ["Training", "one_thread", "run_trainings", "side_by_side"]
@@ -30,7 +29,6 @@ Training = Callable[[Progress], None]
 
 _POLL_SECONDS = 0.25
 _PR_SET_PDEATHSIG = 1
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run_trainings(
@@ -169,13 +167,10 @@ def _work(trainings: list[Training], shared: _Shared) -> None:
         except MemoryError:
             shared.words.put(WorkError("out of memory; lower --batch-size and run the same command again: it goes on"))
             return
-        except OSError as error:
-            if error.errno in _NO_SPACE:
+        except Exception as error:
+            if isinstance(error, OSError) and is_full(error):
                 name = error.filename or "the output"
                 shared.words.put(WorkError(f"{name}: the disk is full; free some space, then the same command goes on"))
                 return
-            traceback.print_exc()
-            os._exit(1)
-        except Exception:
             traceback.print_exc()
             os._exit(1)

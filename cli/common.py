@@ -32,7 +32,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from handaug.cli.progress import RichProgress
-from handaug.data_specs.errors import HandaugError, InputError
+from handaug.data_specs.errors import HandaugError, InputError, is_full
 
 __all__ = [
     "DATA_FILE",
@@ -324,8 +324,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 def _explain_os(error: OSError) -> tuple[str, int]:
     name = f"{error.filename}: " if error.filename else ""
-    # h5py reports a full disk in the text of an error that has no errno.
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left on device" in str(error):
+    if is_full(error):
         return f"Error: {name}the disk is full; free some space, then the same command goes on from here.", 1
     if isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError) or error.errno == errno.EROFS:
         return f"Error: {name}{error.strerror or error}; choose a place that can be read and written.", 2

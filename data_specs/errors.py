@@ -7,7 +7,9 @@
 Each message is one line that names the file or option and says what to do. The CLI alone turns them into exit codes.
 """
 
-__all__ = ["HandaugError", "InputError", "WorkError"]
+import errno
+
+__all__ = ["HandaugError", "InputError", "WorkError", "is_full"]
 
 
 class HandaugError(Exception):
@@ -24,3 +26,8 @@ class InputError(HandaugError):
 
 class WorkError(HandaugError):
     """The arguments were right, the work failed."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk is full, or a quota or a limit on files is reached; h5py tells of it in its text alone."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)

@@ -1,6 +1,5 @@
 """Writing a dataset: append in bounded memory, finish by an atomic rename."""
 
-import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from handaug import __version__
 from handaug.data_specs.checksum import content_checksum
-from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.errors import InputError, WorkError, is_full
 from handaug.data_specs.joints import JOINTS
 from handaug.data_specs.schema import FIELDS, KINDS, LABEL_CHUNK_ROWS, SCHEMA_VERSION
 
@@ -251,6 +250,4 @@ class DatasetWriter:
 
 
 def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC or "No space left" in str(error):
-        return "no space left on the device"
-    return error.strerror or str(error).split("\n")[0]
+    return "the disk is full" if is_full(error) else error.strerror or str(error).split("\n")[0]

@@ -27,6 +27,11 @@ def die(folder: Path, name: str, progress: Progress) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stumble(folder: Path, name: str, progress: Progress) -> None:
+    """Meet what nobody foresaw."""
+    raise OSError(errno.EIO, "Input/output error", str(folder / name))
+
+
 def fill_disk(folder: Path, name: str, progress: Progress) -> None:
     """Write what does not fit."""
     raise OSError(errno.ENOSPC, "No space left on device", str(folder / name))

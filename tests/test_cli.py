@@ -125,6 +125,7 @@ def test_usage_errors_are_one_line() -> None:
         (PermissionError(errno.EACCES, "Permission denied", "/root/a.h5"), 2, "/root/a.h5"),
         (OSError(errno.EROFS, "Read-only file system", "/ro/a.h5"), 2, "/ro/a.h5: Read-only"),
         (OSError(errno.EFBIG, "File too large", "out.h5"), 1, "out.h5: the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "out.h5"), 1, "out.h5: the disk is full"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "aaa"), 2, "aaa: File name too long; give a shorter name"),
         (FileExistsError(errno.EEXIST, "File exists", "a"), 2, "a: File exists; remove it or choose another name"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), 2, "a: No such file or directory; give"),

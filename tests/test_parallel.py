@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from parallel_tasks import die, fail, fill_disk, train
+from parallel_tasks import die, fail, fill_disk, stumble, train
 from toy import write_toy
 
 from handaug.augment.checker import CheckerConfig, fingerprint, train_checkers
@@ -47,6 +47,7 @@ def test_each_runs_once_with_one_thread_and_is_counted(tmp_path: Path, workers: 
         (fail, InputError, "bad: wrong"),
         (die, WorkError, "exit code -9.*it goes on"),
         (fill_disk, WorkError, "bad: the disk is full; free some space"),
+        (stumble, WorkError, "exit code 1;"),
     ],
 )
 def test_what_fails_in_a_process_is_said(

@@ -4,7 +4,6 @@ Rows go through in blocks. A block writes its images into the work folder and le
 renamed when complete; `Exporter.finish` joins the parts. A kill costs the block in flight.
 """
 
-import errno
 import json
 import math
 import tarfile
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug import __version__
-from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.errors import InputError, WorkError, is_full
 from handaug.data_specs.exporters.base import ExportConfig, Exporter, Part, Row, get_exporter
 from handaug.data_specs.exporters.folder import PartialFolder
 from handaug.data_specs.joints import BONES, JOINTS
@@ -129,7 +128,7 @@ def _full_disk_named(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_full(error):
             raise WorkError(
                 f"{out}: the disk is full; free some space, then the same command goes on from here"
             ) from error
