@@ -1,12 +1,13 @@
-"""Bone lengths and breadths of drawn hands beside published ones, and how often poses are drawn again.
+"""Bone lengths and breadths of drawn hands beside published ones, how often poses are drawn again, and pinches.
 
-    python benchmarks/hand_shapes.py [--hands 600] [--poses 400]
+    python benchmarks/hand_shapes.py [--hands 600] [--poses 400] [--pinches 60]
 
 Bones: Buryanov and Kotiuk, Proportions of Hand Segments, Int. J. Morphology 28 (2010): radiographs of 66 adults, both
 sexes. Length and breadth of the hand: Gordon et al., 1988 Anthropometric Survey of U.S. Army Personnel (Natick
 TR-89/044), men and women in equal parts. Printed as a Markdown table, millimetres, mean and standard deviation.
 """
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -18,7 +19,8 @@ from handaug.data_specs.joints import FINGERS
 from handaug.render.clear_pose import sample_clear_pose
 from handaug.render.hand import HandModel
 from handaug.render.penetration import ALLOWED_DEPTH, penetration
-from handaug.render.pose_prior import ANGLES, KINDS, HandPose, sample_pose
+from handaug.render.pinching import meet, skin_gap
+from handaug.render.pose_prior import ANGLES, KINDS, HandPose, sample_pinch, sample_pose
 
 PUBLISHED = {
     "thumb": ((46.2, 3.9), (31.6, 3.1), (27.4, 1.6)),
@@ -29,6 +31,8 @@ PUBLISHED = {
 }
 """Millimetres, from the palm outwards (thumb: metacarpal and two phalanges); the last with the pulp beyond the bone."""
 LENGTH, BREADTH = (187.2, 11.8), (84.9, 6.9)
+OPEN = 0.003
+"""Metres between two fingertips from which on a pinch looks open."""
 
 
 def drawn_bones(model: HandModel, hands: int) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
@@ -67,11 +71,27 @@ def redrawn(model: HandModel, poses: int) -> tuple[dict[str, float], float, floa
     return rates, float(np.mean([c.draws for c in clear])), float(left)
 
 
+def pinched(model: HandModel, finger: str, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(count, 2) gaps of drawn pinches of sampled hands before and after `meet`, metres; (count,) its process time,
+    seconds."""
+    rng = np.random.default_rng(2)
+    gaps, spent = np.empty((count, 2)), np.empty(count)
+    for k in range(count):
+        rest = model.rest(model.sample_shape(rng))
+        radii, drawn = model.radii(rest), sample_pinch(rng, finger)
+        started = time.process_time()
+        met = meet(model, rest, drawn)
+        spent[k] = time.process_time() - started
+        gaps[k] = [skin_gap(model, rest, pose, radii, finger) for pose in (drawn, met)]
+    return gaps, spent
+
+
 def main() -> int:
-    """Print both tables."""
+    """Print bones, draws and pinches."""
     parser = Parser(description=__doc__)
     parser.add_argument("--hands", type=positive, default=600)
     parser.add_argument("--poses", type=at_least(2), default=400)
+    parser.add_argument("--pinches", type=positive, default=60, help="of each finger")
     options = parser.parse_args()
     model = HandModel.load()
     bones, sizes = drawn_bones(model, options.hands)
@@ -88,6 +108,16 @@ def main() -> int:
     print(f"\nfingers in each other by more than {1000 * ALLOWED_DEPTH:.0f} mm, single draws: ", end="")
     print(", ".join(f"{kind} {rate:.0%}" for kind, rate in rates.items()))
     print(f"mean draws for a pose {draws:.2f}; still touching after all tries {left:.1%}")
+    print(
+        f"\n{options.pinches} pinches of each finger: more than {1000 * OPEN:.0f} mm apart, before -> after `meet`",
+        end="",
+    )
+    print("; its process time in ms, least, median, greatest")
+    for finger in [finger for finger in FINGERS if finger != "thumb"]:
+        gaps, spent = pinched(model, finger, options.pinches)
+        before, after = (gaps > OPEN).mean(0)
+        low, middle, high = 1000 * np.quantile(spent, (0, 0.5, 1))
+        print(f"{finger}: {before:.0%} -> {after:.0%}; {low:.0f}, {middle:.0f}, {high:.0f}")
     return 0
 
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.camera import project
 from handaug.render.hand import SEGMENTS, HandModel, RestHand
-from handaug.render.penetration import ALLOWED_DEPTH, penetration
+from handaug.render.penetration import ALLOWED_DEPTH, SOFTNESS, penetration
 from handaug.render.pinching import meet
 from handaug.render.pose_prior import ANGLES, LIMITS, HandPose, sample_pinch
 from handaug.render.props import Prop, make_prop
 
-__all__ = ["HELD", "HIDDEN", "IN_FRONT", "SOFTNESS", "hold", "put_in_front"]
+__all__ = ["HELD", "HIDDEN", "IN_FRONT", "hold", "put_in_front"]
 
 Floats = NDArray[np.float64]
 
@@ -36,9 +36,6 @@ IN_FRONT: dict[str, float] = {"rod": 2, "box": 2, "phone": 1, "book": 2, "ball":
 
 HIDDEN = (0.05, 0.5)
 """Share of the 21 joints that a thing in front hides, least and greatest."""
-
-SOFTNESS = 0.0015
-"""Metres by which skin gives way to what it touches."""
 
 _BESIDE = np.array([0.95, 0.0, 0.31])
 """From the index finger's knuckle to the thumb's side and a little to the palm."""
@@ -97,19 +94,17 @@ def hold(
 def put_in_front(
     rng: np.random.Generator,
     joints: NDArray[np.floating[Any]],
-    nearest: float,
     camera: NDArray[np.floating[Any]],
-    skin: NDArray[np.floating[Any]] | None = None,
+    skin: NDArray[np.floating[Any]],
 ) -> Prop | None:
     """Draw an object between camera and hand.
 
     Args:
         rng: Source of randomness.
         joints: (21, 3) metres, camera frame.
-        nearest: Least depth of the hand's skin, metres.
         camera: (3, 3) intrinsics.
-        skin: (V, 3) all that the object must not enter. An arm may come nearer to the camera than its hand, even beside
-            it: with `skin` objects stand next to such an arm, else they stay nearer than `nearest`, if there is room.
+        skin: (V, 3) metres, camera frame: all that the object must not enter. An arm may come nearer to the camera than
+            its hand, even beside it: then objects stand next to it, else before all of the skin.
 
     Returns:
         The object in the camera's frame; None where no try hid a share of the joints within `HIDDEN`.
@@ -117,7 +112,8 @@ def put_in_front(
     weights = np.array(list(IN_FRONT.values()))
     pixels = project(camera, np.asarray(joints, np.float32)).astype(np.float64)
     focal, principal = float(camera[0, 0]), np.array([camera[0, 2], camera[1, 2]], np.float64)
-    limit = nearest if skin is None else max(nearest, float(joints[:, 2].min()) - _THICK)
+    nearest = float(skin[:, 2].min())
+    limit = max(nearest, float(joints[:, 2].min()) - _THICK)
     for number in range(_FRONT_TRIES):
         if number % _SAME_KIND == 0:  # a book finds no room before a wide lens where a rod does
             kind = str(rng.choice(list(IN_FRONT), p=weights / weights.sum()))
@@ -137,10 +133,8 @@ def put_in_front(
     return None
 
 
-def _clear(prop: Prop, skin: NDArray[np.floating[Any]] | None) -> bool:
+def _clear(prop: Prop, skin: NDArray[np.floating[Any]]) -> bool:
     """Whether an object keeps off the skin."""
-    if skin is None:
-        return True
     middle = prop.vertices.mean(0)
     radius = float(np.linalg.norm(prop.vertices - middle, axis=1).max()) + _OFF
     near = skin[np.linalg.norm(skin - middle, axis=1) < radius]
@@ -159,7 +153,7 @@ def _covered(pixels: Floats, prop: Prop, camera: NDArray[np.floating[Any]]) -> N
 def _wrap(rng: np.random.Generator, model: HandModel, rest: RestHand, wrist: HandPose, kind: str) -> Grip | None:
     """Lay the object across the palm and close the fingers on it."""
     degrees = _open_hand(rng, wrist)
-    vertices, owner = _skin(model, rest, degrees)
+    vertices, owner = _skin(model, rest, degrees), model.vertex_segment
     joints = model.joints(rest, _pose(degrees)).astype(np.float64)
     turn, centre = _lay(rng, kind, joints[[5, 9, 13, 17]].mean(0))
     thumb = np.isin(owner, [SEGMENTS.index(f"thumb_{k}") for k in (1, 2, 3)])
@@ -169,7 +163,7 @@ def _wrap(rng: np.random.Generator, model: HandModel, rest: RestHand, wrist: Han
         return None
     for flexion in (degrees["thumb_cmc_flexion"], -25.0):
         degrees["thumb_cmc_flexion"] = flexion
-        if prop.distance(_skin(model, rest, degrees)[0][thumb]).min() > -2 * SOFTNESS:
+        if prop.distance(_skin(model, rest, degrees)[thumb]).min() > -2 * SOFTNESS:
             break
     else:
         return None
@@ -243,10 +237,9 @@ def _close(model: HandModel, rest: RestHand, degrees: dict[str, float], prop: Pr
                     name = f"{finger}_{part}"
                     top = float(np.degrees(LIMITS[ANGLES.index(name), 1]))
                     tried[name] = min(tried[name] + _RATE[part], top)
-        vertices, owner = _skin(model, rest, tried)
-        near = prop.distance(vertices)
+        near = prop.distance(_skin(model, rest, tried))
         for number, finger in enumerate(_FINGERS):
-            depth = [float(near[owner == 2 + 3 * number + k].min()) for k in range(3)]
+            depth = [float(near[model.vertex_segment == 2 + 3 * number + k].min()) for k in range(3)]
             hit = [k for k in range(free[finger], 3) if depth[k] < -SOFTNESS]
             if hit:
                 touching[finger] = True
@@ -270,7 +263,7 @@ def _pinch(rng: np.random.Generator, model: HandModel, rest: RestHand, wrist: Ha
     across /= np.linalg.norm(across)
     pads = 0.5 * (joints[4] + joints[8])
     if kind == "pen":
-        return _lay_pen(rng, model, rest, pose, prop, pads, across)
+        return _lay_pen(rng, model, rest, pose, prop, pads, across, joints[5])
     out = joints[8] - joints[6]
     out -= (out @ across) * across
     out /= np.linalg.norm(out)
@@ -281,15 +274,21 @@ def _pinch(rng: np.random.Generator, model: HandModel, rest: RestHand, wrist: Ha
 
 
 def _lay_pen(
-    rng: np.random.Generator, model: HandModel, rest: RestHand, pose: HandPose, prop: Prop, pads: Floats, across: Floats
+    rng: np.random.Generator,
+    model: HandModel,
+    rest: RestHand,
+    pose: HandPose,
+    prop: Prop,
+    pads: Floats,
+    across: Floats,
+    knuckle: Floats,
 ) -> Grip | None:
     """From the pads back over the side of the index finger's knuckle, as far out as the skin there wants it."""
-    posed = model.pose(rest, pose)
-    vertices, owner = _skin(model, rest, _degrees(pose))
-    held = np.isin(owner, [SEGMENTS.index(name) for name in ("thumb_3", "index_3")])
+    vertices = _skin(model, rest, _degrees(pose))
+    held = np.isin(model.vertex_segment, [SEGMENTS.index(name) for name in ("thumb_3", "index_3")])
     sway, beyond = rng.normal(0, 0.004, 3), rng.uniform(0.025, 0.04)
     length = float(np.ptp(prop.vertices[:, 1]))
-    knuckle = posed.joints[5].astype(np.float64) + sway
+    knuckle = knuckle + sway
     for out in np.arange(0.008, 0.034, 0.002):
         axis = pads - (knuckle + out * _BESIDE)
         axis /= np.linalg.norm(axis)
@@ -303,12 +302,9 @@ def _lay_pen(
     return None
 
 
-def _skin(model: HandModel, rest: RestHand, degrees: dict[str, float]) -> tuple[Floats, NDArray[np.intp]]:
-    """Posed vertices and the segment of each."""
-    posed = model.pose(rest, _pose(degrees))
-    owner = np.zeros(len(posed.vertices), np.intp)
-    owner[model.quads] = model.face_segment[:, None]
-    return posed.vertices.astype(np.float64), owner
+def _skin(model: HandModel, rest: RestHand, degrees: dict[str, float]) -> Floats:
+    """Posed vertices."""
+    return model.pose(rest, _pose(degrees)).vertices.astype(np.float64)
 
 
 def _within(degrees: dict[str, float]) -> dict[str, float]:

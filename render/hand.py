@@ -29,7 +29,7 @@ from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.seating import seat_joints
 from handaug.render.subdivision import catmull_clark
 
-__all__ = ["JOINT_SEGMENTS", "SEGMENTS", "SHAPE_NAMES", "HandModel", "PosedHand", "RestHand", "mirror_quads"]
+__all__ = ["JOINT_SEGMENTS", "SEGMENTS", "SHAPE_NAMES", "HandModel", "PosedHand", "RestHand"]
 
 _FINGER_NAMES = tuple(FINGERS)
 
@@ -92,17 +92,9 @@ class PosedHand:
     """(3,) metres: where the forearm begins."""
 
     def mirrored(self) -> "PosedHand":
-        """The left hand in the same pose; its faces are `mirror_quads(model.quads)`."""
+        """The left hand in the same pose; its faces are `mesh.mirror_quads(model.quads)`."""
         flip = np.array([-1, 1, 1], np.float32)
         return PosedHand(self.vertices * flip, self.joints * flip, self.elbow * flip)
-
-
-def mirror_quads(corners: NDArray[Any]) -> NDArray[Any]:
-    """Wind (F, 4, ...) quads, or their per-corner values such as UVs, the other way round: for mirrored vertices.
-
-    The first corner stays first, so that both hands are split into triangles along the same diagonals.
-    """
-    return np.ascontiguousarray(corners[:, [0, 3, 2, 1]])
 
 
 class HandModel:
@@ -112,6 +104,7 @@ class HandModel:
         quads: (F, 4) int32 vertex numbers, counter-clockwise seen from outside.
         face_uv: (F, 4, 2) float32 texture coordinates in [0, 1].
         face_segment: (F,) uint8 positions in `SEGMENTS`.
+        vertex_segment: (V',) uint8, of each vertex; on a border the segment of the last of its faces.
         n_shape: length of a shape vector; `shape_names` names its entries.
         levels: how often the mesh was subdivided.
     """
@@ -376,6 +369,8 @@ class HandModel:
         self.face_segment: NDArray[np.uint8] = weights[quads].sum(1).argmax(1).astype(np.uint8)
         self.quads: NDArray[np.int32] = quads.astype(np.int32)
         self.face_uv: NDArray[np.float32] = uv.astype(np.float32)
+        self.vertex_segment: NDArray[np.uint8] = np.zeros(matrix.shape[0], np.uint8)
+        self.vertex_segment[quads] = self.face_segment[:, None]
 
 
 @cache

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALLOWED_DEPTH", "penetration", "segment_distance"]
+__all__ = ["ALLOWED_DEPTH", "SOFTNESS", "penetration", "segment_distance"]
 
 ALLOWED_DEPTH = 0.004
 """Metres by which capsules may overlap before a pose is drawn again."""
+
+SOFTNESS = 0.0015
+"""Metres by which skin gives way to what it touches: a thing, or the pad of another finger."""
 
 # Capsules: joint pairs of three segments per finger, then the metacarpals of index, middle, ring and little finger.
 _FINGER_ENDS = [(4 * k + p, 4 * k + p + 1) for k in range(5) for p in (1, 2, 3)]

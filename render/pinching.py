@@ -12,15 +12,13 @@ from scipy.spatial import cKDTree
 
 from handaug.data_specs.joints import FINGERS
 from handaug.render.hand import SEGMENTS, HandModel, RestHand
-from handaug.render.penetration import segment_distance
+from handaug.render.penetration import SOFTNESS, segment_distance
 from handaug.render.pose_prior import ANGLES, LIMITS, HandPose
 
 __all__ = ["meet", "skin_gap"]
 
 _STEPS = 8
 _CLOSE_ENOUGH = 0.0005
-_SOFT = 0.0015
-"""Metres by which two fingertips may give way to each other."""
 _NUDGE = 1e-3
 _THUMB = ("thumb_cmc_flexion", "thumb_cmc_abduction", "thumb_cmc_rotation", "thumb_mcp_flexion", "thumb_ip_flexion")
 _FINGER = ("mcp_flexion", "mcp_abduction", "pip_flexion", "dip_flexion")
@@ -41,14 +39,14 @@ def meet(model: HandModel, rest: RestHand, pose: HandPose, apart: float = 0.0) -
     Returns:
         A pose within `LIMITS`; where these do not let the fingers meet, the nearest that was found.
     """
-    finger = nearest_finger(model.joints(rest, pose))
+    finger = _nearest_finger(model.joints(rest, pose))
     names = [*_THUMB, *(f"{finger}_{part}" for part in _FINGER), "palm_cup"]
     turned = [ANGLES.index(name) for name in names]
-    angles = pose.angles.copy()
+    angles, radii = pose.angles.copy(), model.radii(rest)
     best, least = pose, np.inf
     for _ in range(_STEPS):
         here = HandPose(angles)
-        missing = apart - skin_gap(model, rest, here, finger)
+        missing = apart - skin_gap(model, rest, here, radii, finger)
         if abs(missing) < least:
             best, least = here, abs(missing)
         if least <= _CLOSE_ENOUGH:
@@ -64,28 +62,34 @@ def meet(model: HandModel, rest: RestHand, pose: HandPose, apart: float = 0.0) -
     return best
 
 
-def nearest_finger(joints: NDArray[np.floating[Any]]) -> str:
+def _nearest_finger(joints: NDArray[np.floating[Any]]) -> str:
     """The finger whose tip is nearest to the thumb's."""
     others = [finger for finger in FINGERS if finger != "thumb"]
     return min(others, key=lambda finger: float(np.linalg.norm(joints[FINGERS[finger][-1]] - joints[4])))
 
 
-def skin_gap(model: HandModel, rest: RestHand, pose: HandPose, finger: str) -> float:
+def skin_gap(model: HandModel, rest: RestHand, pose: HandPose, radii: NDArray[np.floating[Any]], finger: str) -> float:
     """Metres between the skins of the last segments of thumb and finger; below zero where they are in each other.
 
     Apart it is the least distance of vertices; in each other, how far capsules about the bones overlap beyond what
     skin gives way.
+
+    Args:
+        model: The hand.
+        rest: Its shape.
+        pose: Of the hand.
+        radii: (19,) metres, of `HandModel.radii`.
+        finger: Which one, besides the thumb.
     """
     posed = model.pose(rest, pose)
     ends = posed.joints.astype(np.float64)[[[3, 4], list(FINGERS[finger][-2:])]]
-    radii = model.radii(rest)[[2, 3 * list(FINGERS).index(finger) + 2]]
+    thick = float(radii[[2, 3 * list(FINGERS).index(finger) + 2]].sum())
     between = segment_distance(ends[:1, 0], ends[:1, 1], ends[1:, 0], ends[1:, 1])
-    clear = float(between[0] - radii.sum())
-    if clear < -_SOFT:
-        return clear + _SOFT
-    owner = np.zeros(len(posed.vertices), np.intp)
-    owner[model.quads] = model.face_segment[:, None]
-    thumb, other = (posed.vertices[owner == SEGMENTS.index(f"{name}_3")] for name in ("thumb", finger))
+    clear = float(between[0]) - thick
+    if clear < -SOFTNESS:
+        return clear + SOFTNESS
+    ours = [model.vertex_segment == SEGMENTS.index(f"{name}_3") for name in ("thumb", finger)]
+    thumb, other = (posed.vertices[mine] for mine in ours)
     return float(cKDTree(thumb).query(other)[0].min())
 
 

@@ -27,9 +27,10 @@ from handaug.render.arm_end import ArmEnds
 from handaug.render.clear_pose import sample_clear_pose
 from handaug.render.config import CHOICES, RenderConfig, split_of
 from handaug.render.grasp import HELD, HIDDEN, hold, put_in_front
-from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, HandModel, PosedHand, RestHand, mirror_quads
+from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, HandModel, PosedHand, RestHand
 from handaug.render.labels import OTHER_HAND, PROP, rasterise, sight
 from handaug.render.maps import normal_map, uv_map
+from handaug.render.mesh import mirror_quads
 from handaug.render.pose_prior import HandPose
 from handaug.render.props import PROPS, Prop
 from handaug.render.scene import HandScene, OtherHand, Thing
@@ -162,8 +163,7 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
         raise WorkError(f"no view without an arm's end was found in {_PLACES} draws; choose another --seed")
     if placed == "front":
         shown = [x for hand in view.hands for x in (hand.hand.vertices, *(t.vertices for t in hand.things))]
-        solid = np.concatenate(shown)
-        prop = put_in_front(occluding, view.hands[0].hand.joints, float(solid[:, 2].min()), view.camera, solid)
+        prop = put_in_front(occluding, view.hands[0].hand.joints, view.camera, np.concatenate(shown))
         if prop is not None:
             rows = _rows(config, model, view, (_as_thing(prop),))
             for hand in view.hands:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.joints import FINGERS
 from handaug.render.hand import SEGMENTS, HandModel
+from handaug.render.mesh import vertex_normals
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.skin_maps import SkinMaps, skin_maps
 
@@ -48,7 +49,7 @@ def surface_of(model: HandModel) -> Surface:
     """
     flat = HandPose(np.zeros(len(ANGLES)))
     rest = model.pose(model.mean_shape, flat)
-    normals = _vertex_normals(rest.vertices, model.quads)
+    normals = vertex_normals(rest.vertices, model.quads)
     segment = np.zeros((len(rest.vertices), len(SEGMENTS)), np.float32)
     np.add.at(segment, (model.quads, model.face_segment[:, None]), 1)
     owner = segment.argmax(1)
@@ -100,11 +101,3 @@ def _nail(place: NDArray[np.floating[Any]], outward: NDArray[np.floating[Any]]) 
 def _step(x: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.float64]:
     t = np.clip((x - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t))
-
-
-def _vertex_normals(vertices: Floats, quads: NDArray[np.int32]) -> NDArray[np.float64]:
-    corner = vertices[quads].astype(np.float64)
-    face = np.cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
-    total = np.zeros((len(vertices), 3))
-    np.add.at(total, quads, face[:, None])
-    return np.asarray(total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.joints import FINGERS
 from handaug.data_specs.schema import MASK_FOREARM, MASK_HAND
 from handaug.render.hand import SEGMENTS, HandModel, PosedHand
+from handaug.render.mesh import vertex_normals
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.scene import Thing
 
@@ -84,7 +85,9 @@ def glove(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing
     lift = np.full(len(used), thick)
     hem = np.unique(quads[_at_border(quads)])
     lift[hem] *= 0.3 if kind == "rubber" else 1.4
-    vertices, quads = _hemmed(posed.vertices[used] + lift[:, None] * _normals(model, posed)[used], quads, thick)
+    vertices, quads = _hemmed(
+        posed.vertices[used] + lift[:, None] * vertex_normals(posed.vertices, model.quads)[used], quads, thick
+    )
     faces = np.flatnonzero(worn)
     colour, second = _cloth(rng), _cloth(rng)
     if kind == "rubber":
@@ -204,15 +207,6 @@ def _at_rest(model: HandModel) -> tuple[Floats, Floats]:
     corner = flat[model.quads]
     face = np.cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
     return flat, np.asarray(face[:, 2] / np.maximum(np.linalg.norm(face, axis=1), 1e-12))
-
-
-def _normals(model: HandModel, posed: PosedHand) -> Floats:
-    """(V, 3) unit normals of the skin."""
-    corner = posed.vertices[model.quads].astype(np.float64)
-    face = np.cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
-    total = np.zeros((len(posed.vertices), 3))
-    np.add.at(total, model.quads, face[:, None])
-    return np.asarray(total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12))
 
 
 def _at_border(quads: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

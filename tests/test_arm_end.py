@@ -12,8 +12,9 @@ if find_spec("anny") is None:
 
 from handaug.render.arm_end import ArmEnds
 from handaug.render.config import RenderConfig
-from handaug.render.hand import SEGMENTS, HandModel, PosedHand, mirror_quads
+from handaug.render.hand import SEGMENTS, HandModel, PosedHand
 from handaug.render.labels import rasterise
+from handaug.render.mesh import mirror_quads
 from handaug.render.pose_prior import HandPose
 from handaug.render.posing import LabelledHand, sample_hand
 from handaug.render.scene import HandScene

@@ -13,7 +13,8 @@ if find_spec("anny") is None:
 
 from handaug.data_specs.joints import BONES, JOINTS
 from handaug.render import anny_extract
-from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, SHAPE_NAMES, HandModel, mirror_quads
+from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, SHAPE_NAMES, HandModel
+from handaug.render.mesh import mirror_quads
 from handaug.render.pose_prior import HandPose, sample_pose
 from handaug.render.seating import seat_joints
 from handaug.render.subdivision import catmull_clark

@@ -15,8 +15,9 @@ if find_spec("anny") is None:
 from handaug.data_specs.camera import inside_image, project
 from handaug.data_specs.errors import InputError
 from handaug.render.config import RenderConfig
-from handaug.render.hand import JOINT_SEGMENTS, HandModel, mirror_quads
+from handaug.render.hand import JOINT_SEGMENTS, HandModel
 from handaug.render.labels import triangles_of
+from handaug.render.mesh import mirror_quads
 from handaug.render.pose_prior import LIMITS
 from handaug.render.posing import POSE_FACTORS, LabelledHand, sample_hand
 from handaug.render.scene import HandScene, OtherHand

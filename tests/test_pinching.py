@@ -23,9 +23,8 @@ def model() -> HandModel:
 def _gap(model: HandModel, rest: RestHand, pose: HandPose, finger: str) -> float:
     """Millimetres between the vertices of two fingertips."""
     posed = model.pose(rest, pose)
-    owner = np.zeros(len(posed.vertices), int)
-    owner[model.quads] = model.face_segment[:, None]
-    thumb, other = (posed.vertices[owner == SEGMENTS.index(f"{name}_3")] for name in ("thumb", finger))
+    ours = [model.vertex_segment == SEGMENTS.index(f"{name}_3") for name in ("thumb", finger)]
+    thumb, other = (posed.vertices[mine] for mine in ours)
     return 1000 * float(cKDTree(thumb).query(other)[0].min())
 
 

