@@ -158,12 +158,12 @@ def make_estimator(recipe: Recipe, size: tuple[int, int], channels: int) -> Esti
     return estimator
 
 
-def _predict(estimator: Estimator, rows: RowPool) -> Prediction:
+def _predict(estimator: Estimator, rows: RowPool, views: int = 1) -> Prediction:
     """Places of all rows."""
     parts = []
     for begin in range(0, len(rows), _PREDICT_ROWS):
         index = np.arange(begin, min(begin + _PREDICT_ROWS, len(rows)))
-        parts.append(predict(estimator, rows.images(index)))
+        parts.append(predict(estimator, rows.images(index), views))
     spatial = [part.keypoints_3d for part in parts if part.keypoints_3d is not None]
     return Prediction(np.concatenate([part.keypoints for part in parts]), np.concatenate(spatial) if spatial else None)
 
@@ -236,10 +236,10 @@ def train_run(
     (folder / STATE).unlink(missing_ok=True)
 
 
-def predict_run(folder: Path, recipe: Recipe, rows: RowPool, device: str) -> Prediction:
-    """Places in all rows by a stored run."""
+def predict_run(folder: Path, recipe: Recipe, rows: RowPool, device: str, views: int = 1) -> Prediction:
+    """Places in all rows by a stored run, from so many views of each image."""
     estimator, _ = load_estimator(folder, device, trust=recipe.name)
-    return _predict(estimator, rows)
+    return _predict(estimator, rows, views)
 
 
 def validation_of(folder: Path) -> list[float]:

@@ -83,9 +83,11 @@ def reduction_interval(
     return reduction(slice(None), slice(None)), float(low), float(high)
 
 
-def errors(folders: Sequence[Path], recipe: Recipe, rows: RowPool, device: str) -> tuple[Floats, NDArray[np.float32]]:
-    """Shares of the box (seeds, N, 21), and the places (seeds, N, 21, 2) px."""
-    places = [predict_run(folder, recipe, rows, device).keypoints for folder in folders]
+def errors(
+    folders: Sequence[Path], recipe: Recipe, rows: RowPool, device: str, views: int
+) -> tuple[Floats, NDArray[np.float32]]:
+    """Shares of the box (seeds, N, 21), and the places (seeds, N, 21, 2) px, from so many views of each image."""
+    places = [predict_run(folder, recipe, rows, device, views).keypoints for folder in folders]
     return np.stack([shares_of(found, rows) for found in places]), np.stack(places)
 
 

@@ -17,7 +17,8 @@ checkpoint. They are measured on the rest alone: neighbouring frames are near-du
 of the arm `renders`, all arms go on from there: `labels-N` is then the usual fine-tuning.
 
 Real rows are cut by their order: rows 0 to --first are for trying things out, --gap rows are left out, and the rest is
-measured only with --open-rest: once, at the end. Runs that ended are not run again, so that costs seconds.
+measured only with --open-rest: once, at the end. Runs that ended are not run again, so that costs seconds. --views 16
+asks about 16 views of each image (turned, scaled, moved) and measures the median answer, in all arms alike.
 
 Figures are those of `handaug evaluate`: distances of joints with visibility >= 1 over the longer side of the labelled
 joints' box. "median" and "mean" are in % of it; "no knuckles" leaves the MCP joints out, which other data sets put up
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commands import Parser, at_least, check_labelled, claim, make_folder, positive, rate, share
+from commands import Parser, at_least, check_labelled, claim, listed, make_folder, positive, rate, share
 from numpy.typing import NDArray
 from real_errors import draw_examples, errors, figures, frames, mean_pose, reduction_interval, shares_of, show
 
@@ -58,7 +59,7 @@ from handaug.models.metrics import hand_box_sides
 from handaug.render.config import RenderConfig
 from handaug.render.job import render_dataset
 
-__all__ = ["RightHands", "main", "parse_labels"]
+__all__ = ["RightHands", "main"]
 
 
 class RightHands(RowPool):
@@ -167,7 +168,7 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
     for part, numbers in frames(len(real), arguments.first, arguments.gap).items():
         check_labelled([HandDataset(real.path, rows=numbers)], f"{part} rows (--first, --gap)")
     rest = HandDataset(real.path, rows=frames(len(real), arguments.first, arguments.gap)["rest"])
-    for count in parse_labels(arguments.labels, arguments.first):
+    for count in arguments.labels:
         chosen = np.linspace(0, arguments.first - 1, count).round().astype(np.int64)
         kept_back = np.arange(count) % 5 == 4
         labelled, choosing = (HandDataset(real.path, rows=chosen[which]) for which in (~kept_back, kept_back))
@@ -181,18 +182,6 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
                 check_labelled(views, f"rows for --labels {count}")
             sources[name] = source
     return sources
-
-
-def parse_labels(text: str, first: int) -> list[int]:
-    """Numbers of real rows to learn from, separated by commas.
-
-    Raises:
-        InputError: One of them is no number, below 5, or above the first rows.
-    """
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(word.isdecimal() and 5 <= int(word) <= first for word in words):
-        raise InputError(f"--labels {text}: give numbers of rows from 5 to {first} (--first), separated by commas")
-    return [int(word) for word in words]
 
 
 def train_all(arguments: argparse.Namespace, sources: dict[str, Source], device: str) -> dict[str, list[Path]]:
@@ -245,7 +234,7 @@ def measure(
     parts = frames(len(HandDataset(real)), arguments.first, arguments.gap)
     if not arguments.open_rest:
         del parts["rest"]
-    table: dict[str, Any] = {"arms": {name: {} for name in sources}, "comparisons": {}}
+    table: dict[str, Any] = {"views": arguments.views, "arms": {name: {} for name in sources}, "comparisons": {}}
     guess = mean_pose(pool(sources["renders"].train))
     table["arms"]["mean pose"] = {}
     for part, numbers in parts.items():
@@ -254,7 +243,7 @@ def measure(
         for name, source in sources.items():
             if part == "first" and "labels" in source.arm.extra:
                 continue  # it has learned from them
-            shares[name], places = errors(folders[name], recipe, rows, device)
+            shares[name], places = errors(folders[name], recipe, rows, device, arguments.views)
             table["arms"][name][part] = figures(shares[name])
             if part == "first":
                 draw_examples(rows, shares[name], places, arguments.out / f"examples-{name}.png")
@@ -262,7 +251,7 @@ def measure(
             found = reduction_interval(shares["renders"], shares[name])
             table["comparisons"].setdefault(name, {})[part] = found
     for name, source in sources.items():
-        own, _ = errors(folders[name], recipe, pool(source.test), device)
+        own, _ = errors(folders[name], recipe, pool(source.test), device, arguments.views)
         table["arms"][name]["own renders"] = figures(own)
     return table
 
@@ -283,7 +272,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Everything, from nothing to the table."""
     device = arguments.device
     check_precision(arguments.precision)
-    if parse_labels(arguments.labels, arguments.first) and not arguments.open_rest:
+    most = max(arguments.labels, default=0)
+    if most > arguments.first:
+        raise InputError(f"--labels {most}: more than the {arguments.first} rows of --first; lower it or raise --first")
+    if arguments.labels and not arguments.open_rest:
         raise InputError("--labels: these arms are measured on the rest alone; add --open-rest")
     if arguments.checkpoints > arguments.steps:
         raise InputError(f"--steps {arguments.steps}: train {arguments.checkpoints} or more, one for each checkpoint")
@@ -313,12 +305,15 @@ def main() -> int:
     parser.add_argument("--renders", type=Path, nargs="*", default=[], help="renders to learn from")
     parser.add_argument("--minted", type=Path, help="minted images, for the arm renders+minted")
     parser.add_argument("--arm", action="append", default=[], metavar="NAME=FILE[,FILE]", help="further renders")
-    parser.add_argument("--labels", default="", metavar="N,M", help="arms with so many of the first real rows' labels")
+    parser.add_argument(
+        "--labels", type=listed(at_least(5)), default=[], metavar="N,M", help="arms with so many labels"
+    )
     parser.add_argument("--labelled-fraction", type=share, default=0.25, help="of a batch, beside renders")
     parser.add_argument("--as-right", action="store_true", help="mirror left hands, in training and on real images")
     parser.add_argument("--open-rest", action="store_true", help="measure on the rest of the real rows too: once")
     parser.add_argument("--first", type=positive, default=292)
     parser.add_argument("--gap", type=at_least(0), default=10)
+    parser.add_argument("--views", type=positive, default=1, help="of each image, whose median answer is measured")
     parser.add_argument("--margin", type=float, help="import squares about the hands; whole images by default")
     parser.add_argument("--poses", type=positive, default=2000, help="to render where no renders are given")
     parser.add_argument("--channels", choices=("rgb", "mono"), default="rgb", help="of renders made here")

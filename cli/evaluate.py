@@ -39,6 +39,12 @@ SPLITS = ("train", "val", "test", "all")
     show_default="the workspace's label checker, else one trained in half a minute",
     help="An estimator that reads the swapped images of a disentangler.",
 )
+@click.option(
+    "--views",
+    type=click.IntRange(1, 256),
+    default=1,
+    help="Views of each image (turned, scaled, moved) that an estimator is asked about; the median answer counts.",
+)
 @device_option
 @json_option
 @workspace_option
@@ -49,6 +55,7 @@ def command(
     split: str,
     estimator: str | None,
     judge: Path | None,
+    views: int,
     device: str,
     as_json: bool,
     workspace: Workspace,
@@ -79,6 +86,7 @@ def command(
         rows,
         trust=estimator,
         judge=judge or workspace_judge(workspace, rows.size, rows.channels),
+        views=views,
         device=pick_device(device),
         progress=RichProgress(),
     )

@@ -17,6 +17,7 @@ from handaug.models.disentangle.api import Disentangler
 from handaug.models.dvae.config import METHODS as DVAE_METHODS
 from handaug.models.dvae.measure import evaluate_dvae
 from handaug.models.estimators import load_estimator
+from handaug.models.estimators.base import KIND
 from handaug.models.estimators.predict import Prediction, predict
 from handaug.models.judge import measure_run
 from handaug.models.layered.api import LayeredDisentangler
@@ -45,6 +46,7 @@ def evaluate_checkpoint(
     *,
     trust: str | None = None,
     judge: Path | None = None,
+    views: int = 1,
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def evaluate_checkpoint(
         rows: What to measure on.
         trust: The module:factory that may be imported, where the checkpoint names one.
         judge: An estimator's checkpoint that judges the swaps of a disentangler; see `handaug.models.judge`.
+        views: Views of each image that an estimator is asked about; see `handaug.models.estimators.views`.
         device: Where to compute.
         progress: Told of the rows.
 
@@ -66,12 +69,14 @@ def evaluate_checkpoint(
         `handaug.models.leakage`.
 
     Raises:
-        InputError: The checkpoint cannot be read, takes other images, or gives NaN.
+        InputError: The checkpoint cannot be read, takes other images, or gives NaN; several views of a disentangler.
     """
+    if views > 1 and _kind(checkpoint) != KIND:
+        raise InputError(f"--views {views}: {checkpoint} is no pose estimator; leave the option out")
     if method_of_run(checkpoint) in DVAE_METHODS:
         figures: dict[str, Any] = dict(evaluate_dvae(checkpoint, rows, device=device))
         return figures | _disentanglement(checkpoint, rows, judge, device, progress)
-    model, size, channels = _load(checkpoint, device, trust)
+    model, size, channels = _load(checkpoint, device, trust, views)
     if rows.size != size or rows.channels != channels:
         raise InputError(
             f"{rows.path}: has {rows.size[1]}x{rows.size[0]} px with {rows.channels} channels, {checkpoint} takes "
@@ -122,7 +127,7 @@ def _figures(flat: KeypointMetrics, spatial: KeypointMetrics3D, visibility: NDAr
 
 
 def _load(
-    checkpoint: Path, device: str, trust: str | None
+    checkpoint: Path, device: str, trust: str | None, views: int
 ) -> tuple[Callable[[NDArray[np.uint8]], Prediction], tuple[int, int], int]:
     """A function from uint8 images (N, H, W, C) to keypoints, and what images it takes."""
     if _kind(checkpoint) == DISENTANGLER:
@@ -136,7 +141,7 @@ def _load(
 
         return pose_branch, model.size, model.channels
     estimator, _ = load_estimator(checkpoint, device, trust=trust)
-    return lambda images: predict(estimator, images), estimator.size, estimator.channels
+    return lambda images: predict(estimator, images, views), estimator.size, estimator.channels
 
 
 def _kind(checkpoint: Path) -> str:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from handaug.data_specs.errors import InputError
 from handaug.models.estimators.base import Estimator
+from handaug.models.estimators.views import back, look, view_transforms
 
 __all__ = ["Prediction", "predict"]
 
@@ -23,12 +25,14 @@ class Prediction:
 
 
 @torch.no_grad()
-def predict(estimator: Estimator, images: NDArray[np.uint8]) -> Prediction:
-    """Places in a block of images, in one pass.
+def predict(estimator: Estimator, images: NDArray[np.uint8], views: int = 1) -> Prediction:
+    """Places in a block of images.
 
     Args:
         estimator: On any device; put into evaluation mode.
         images: (N, H, W, C), N of a few hundred.
+        views: How many views of each image it is asked about, in a pass each (`handaug.models.estimators.views`); each
+            coordinate is the median of what it says. With 1, the image itself alone.
 
     Raises:
         InputError: It gives NaN or infinity. Left alone, such a joint would count as one without a label.
@@ -36,14 +40,26 @@ def predict(estimator: Estimator, images: NDArray[np.uint8]) -> Prediction:
     estimator.eval()
     device = next(estimator.parameters()).device
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device).float() / 255.0
-    output = estimator(pixels.contiguous(memory_format=torch.channels_last))
-    places = estimator.keypoints(output).float().cpu().numpy()
-    spatial = estimator.keypoints_3d(output).float().cpu().numpy() if estimator.dimensions == 3 else None
-    for found in (places, spatial):
-        if found is not None and not np.isfinite(found).all():
-            bad = int((~np.isfinite(found)).any((1, 2)).sum())
-            raise InputError(
-                f"--estimator {estimator.name}: gives NaN or infinity for {bad} of {len(images)} images; lower its "
-                "learning rate or repair it"
-            )
-    return Prediction(places, spatial)
+    flat, deep = [], []
+    for number, transform in enumerate(view_transforms(views, (images.shape[1], images.shape[2]))):
+        seen = look(pixels, transform) if number else pixels
+        output = estimator(seen.contiguous(memory_format=torch.channels_last))
+        places = _finite(estimator.keypoints(output), estimator, len(images))
+        spatial = _finite(estimator.keypoints_3d(output), estimator, len(images)) if estimator.dimensions == 3 else None
+        if number:
+            places, spatial = back(places, spatial, transform)
+        flat.append(places)
+        deep += [] if spatial is None else [spatial]
+    return Prediction(np.median(flat, 0).astype(np.float32), np.median(deep, 0).astype(np.float32) if deep else None)
+
+
+def _finite(found: Tensor, estimator: Estimator, rows: int) -> NDArray[np.float32]:
+    """An estimator's answer as an array."""
+    answer: NDArray[np.float32] = found.float().cpu().numpy()
+    if not np.isfinite(answer).all():
+        bad = int((~np.isfinite(answer)).any((1, 2)).sum())
+        raise InputError(
+            f"--estimator {estimator.name}: gives NaN or infinity for {bad} of {rows} images; lower its "
+            "learning rate or repair it"
+        )
+    return answer
