@@ -119,11 +119,12 @@ def labelled(arguments: argparse.Namespace) -> None:
     results: list[dict[str, Any]] = []
     for share in arguments.percent:
         for supervision in arguments.supervision:
+            # With every label there is nothing left that the kinds of supervision treat differently.
+            kind = supervision if share < 100 else "supervised"
             for seed in range(arguments.seeds):
-                name = f"{supervision}-{share:g}-seed{seed}"
                 run = train(
-                    arguments.data, out / name, "dvae-pose", arguments,
-                    labelled=share, supervision=supervision, seed=seed,
+                    arguments.data, out / f"{kind}-{share:g}-seed{seed}", "dvae-pose", arguments,
+                    labelled=share, supervision=kind, seed=seed,
                 )  # fmt: skip
                 model = load_dvae(run, arguments.device)
                 rows = read_rows(HandDataset(arguments.data, split="test"), model.config.root)
