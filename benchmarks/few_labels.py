@@ -19,7 +19,7 @@ from handaug.cli.common import run_script
 def main() -> int:
     parser = Parser(description=__doc__)
     add_options(parser)
-    parser.add_argument("--budgets", "--label-budgets", default="25,100", help="in poses, or all")
+    parser.add_argument("--budgets", default="25,100", help="in poses, or all; --label-budgets of train-pose")
     given = parser.parse_args()
     files = prepare(given)
     data = ("--real", files.target, "--label-budgets", given.budgets, "--out", given.out / "few-labels")

@@ -174,8 +174,12 @@ def test_arms_with_real_labels_see_no_row_that_measures_them(tmp_path: Path, mon
     given = f"{out} --real {real} --renders {renders} --first 30 --gap 5 --labels 10 --steps 5 --seeds 1 --workers 1"
     with pytest.raises(InputError, match="--labels: these arms are measured on the rest alone; add --open-rest"):
         _main(monkeypatch, given)
-    for text in ("4", "31", "x"):
-        with pytest.raises(InputError, match=f"--labels {text}: give numbers of rows from 5 to 30"):
+    for text, told in (
+        ("4", "--labels: 4: give a whole number of at least 5"),
+        ("x", "--labels: x: give a whole number"),
+        ("10,31", "--labels 31: more than the 30 rows of --first; lower it"),
+    ):
+        with pytest.raises(InputError, match=told):
             _main(monkeypatch, given.replace("--labels 10", f"--labels {text}"))
     _main(monkeypatch, f"{given} --open-rest")
     table = json.loads((out / "real_hands.json").read_text())
@@ -200,7 +204,7 @@ def _main(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
 
 def test_without_real_labels_the_cut_of_the_real_rows_is_no_part_of_a_run() -> None:
     names = ("rows", "width", "steps", "batch_size", "lr", "checkpoints", "minted_fraction", "as_right", "precision")
-    given = SimpleNamespace(**dict.fromkeys(names), estimator="compact", labels="", first=30, gap=5)
+    given = SimpleNamespace(**dict.fromkeys(names), estimator="compact", labels=[], first=30, gap=5)
     assert set(real_hands.settings(given, {})) == {*names, "estimator", "data"}
 
 
