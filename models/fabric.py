@@ -1,5 +1,6 @@
 """One device and one precision, by lightning-fabric, which takes seconds to import and is loaded for training alone."""
 
+import logging
 import warnings
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -35,6 +36,8 @@ def one_device(device: str, precision: str = "32-true") -> "Fabric":
 
     known = cast(Literal["32-true", "bf16-mixed"], precision)
     name, _, number = device.partition(":")
+    # Left alone, it says "Using bfloat16 ..." for each Fabric, of which an experiment makes dozens.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on hardware that is there and was not asked for
         return Fabric(accelerator=name, devices=[int(number or 0)] if name == "cuda" else 1, precision=known)

@@ -1,7 +1,9 @@
 """Every registered estimator: shapes, gradients, missing labels, checkpoints, and that it learns."""
 
 import itertools
+import logging
 from collections.abc import Iterator
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from handaug.models.estimators import (
 )
 from handaug.models.estimators.predict import predict
 from handaug.models.estimators.resnet import _peaks
+from handaug.models.fabric import one_device
 from handaug.models.fit import Batch, Batches, FitResult, fit_estimator, predict_keypoints
 from handaug.models.heatmaps import render_heatmaps
 
@@ -261,6 +264,14 @@ def test_a_fit_that_was_killed_ends_with_the_same_weights(tmp_path: Path, monkey
     save_state(state, {"estimator": {}})
     with pytest.raises(InputError, match="state.pt: is no state of this estimator; remove it"):
         train(batches, state, [])
+
+
+def test_mixed_precision_says_nothing_at_each_fit() -> None:
+    heard = BufferingHandler(100)
+    logging.getLogger("lightning_fabric").addHandler(heard)
+    one_device("cpu", "bf16-mixed")
+    logging.getLogger("lightning_fabric").removeHandler(heard)
+    assert not heard.buffer
 
 
 def test_fit_says_when_batches_run_out_or_numbers_do() -> None:
