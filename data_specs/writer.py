@@ -40,7 +40,13 @@ def config_json(config: Mapping[str, Any]) -> str:
 
 
 def partial_path(path: Path) -> Path:
-    """Where work in progress on `path` lies."""
+    """Where work in progress on `path` lies.
+
+    Raises:
+        InputError: `path` is `.` or `/`.
+    """
+    if not path.name:
+        raise InputError(f"{path}: has no name of its own; give the name of what is to be made")
     return path.with_name(path.name + ".partial")
 
 

@@ -45,8 +45,6 @@ class RunFolder:
         Raises:
             InputError: `out` cannot be written, holds something else, or another process is at work on it.
         """
-        if not out.name:
-            raise InputError(f"{out}: has no name of its own; give the name of a folder with --out")
         if out.exists() and not out.is_dir():
             raise InputError(f"{out}: is a file; give the name of a folder with --out")
         stored = out / _KEY

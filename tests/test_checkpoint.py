@@ -122,6 +122,7 @@ def test_estimator_checkpoint_with_another_size_or_name(tmp_path: Path) -> None:
             load_estimator(tmp_path)
 
 
-def test_a_run_needs_a_name_of_its_own() -> None:
-    with pytest.raises(InputError, match="has no name of its own; give the name of a folder with --out"):
+def test_a_run_needs_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="has no name of its own; give the name of what is to be made"):
         RunFolder.open(Path(), {"seed": 0}, overwrite=False)

@@ -47,8 +47,6 @@ class PartialFolder:
         Raises:
             InputError: `out` cannot be written, holds something else, or another process is at work on it.
         """
-        if not out.name:
-            raise InputError(f"{out}: has no name of its own; give the name of a folder to make")
         work = cls(out, identity)
         if out.exists() and not _is_empty_folder(out):
             work._check_old(source, overwrite)
