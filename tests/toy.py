@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.camera import centred_intrinsics
 from handaug.data_specs.joints import BONES, PARENTS
+from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import RIGHT, TEST, TRAIN, VAL, VISIBLE
 from handaug.data_specs.writer import DatasetWriter
 
-__all__ = ["toy_arrays", "write_toy"]
+__all__ = ["toy_arrays", "write_minted", "write_toy"]
 
 _DEPTH_M = 0.5
 
@@ -119,4 +120,29 @@ def write_toy(path: Path, poses: int = 64, **options: Any) -> Path:
         path, kind="rendered", config=config, seed=0, size=(height, width), channels=channels, fields=optional
     ) as writer:
         writer.append(fields)
+    return path
+
+
+def write_minted(path: Path, source: Path, **changed: Any) -> Path:
+    """Write a minted file whose rows are copies of a toy file's train rows; fields in `changed` are replaced."""
+    view = HandDataset(source, split="train")
+    rows = {name: view.read(name) for name in view.available}
+    rows |= {
+        "provenance/pose_source": view.rows.copy(),
+        "provenance/appearance_source": view.rows[::-1].copy(),
+        "provenance/label_error_px": np.full(len(view), 0.5, np.float32),
+        "provenance/label_error_max_px": np.full(len(view), 1.0, np.float32),
+    }
+    rows |= changed
+    with DatasetWriter(
+        path,
+        kind="minted",
+        config={},
+        seed=0,
+        size=view.size,
+        channels=view.channels,
+        fields=list(rows),
+        attrs={"pose_source_checksum": view.checksum, "appearance_source_checksum": view.checksum},
+    ) as writer:
+        writer.append(rows)
     return path
