@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from handaug.render.environment import Room, Sky
 
-__all__ = ["Appearance", "Backdrop", "HandScene", "Lamp", "OtherHand", "Sensor", "Skin", "Thing"]
+__all__ = ["Appearance", "Backdrop", "Coat", "HandScene", "Lamp", "OtherHand", "Sensor", "Skin", "Thing"]
 
 Vector = tuple[float, float, float]
 
@@ -162,6 +162,18 @@ class Appearance:
 
 
 @dataclass(frozen=True, eq=False)
+class Coat:
+    """A second colour on a part of a mesh whose border does not follow the faces."""
+
+    colour: NDArray[np.float64]
+    """(3,) albedo."""
+    within: NDArray[np.float64]
+    """(V,) metres from a border: above zero within, below without, linear between vertices."""
+    width: float = 1.0
+    """Metres between borders, where the two colours take turns: stripes."""
+
+
+@dataclass(frozen=True, eq=False)
 class Thing:
     """A mesh beside the hand's: an object, a sleeve, a watch, a ring. It belongs to the pose."""
 
@@ -178,6 +190,7 @@ class Thing:
     all faces, or (F,)."""
     mask: int | NDArray[np.uint8]
     """Value in the mask; one for all faces, or (F,)."""
+    coat: Coat | None = None
 
     def moved(self, turn: NDArray[np.floating[Any]], origin: NDArray[np.floating[Any]]) -> "Thing":
         """After x -> turn @ x + origin; where that mirrors, the faces are wound the other way round."""

@@ -8,6 +8,7 @@ Frame: the posed right hand's (`handaug.render.hand`).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from handaug.data_specs.schema import MASK_FOREARM, MASK_HAND
 from handaug.render.hand import SEGMENTS, HandModel, PosedHand
 from handaug.render.mesh import vertex_normals
 from handaug.render.pose_prior import ANGLES, HandPose
-from handaug.render.scene import Thing
+from handaug.render.scene import Coat, Thing
 
 __all__ = ["CLOTHING", "GLOVES", "JEWELLERY", "adorn", "glove", "ring", "sleeve", "watch"]
 
@@ -33,6 +34,7 @@ Floats = NDArray[np.float64]
 _AROUND = 40
 _FOREARM = SEGMENTS.index("forearm")
 _APART = 0.002  # metres between a watch and a cuff
+_ROUND = 0.008  # metres, about: half the thickness of a finger
 _FINGER_NAMES = tuple(FINGERS)
 
 
@@ -66,28 +68,28 @@ def sleeve(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thin
 def glove(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing:
     """A glove of wool, leather, rubber, with a coated palm, or without fingertips.
 
-    Its cuff ends on the wrist or a hand's breadth below. Colours are the faces': one, another on the palm, or stripes.
+    Its cuff ends on the wrist or a hand's breadth below. It has one colour, another on the palm, or stripes. Cuffs,
+    palms and stripes are laid out on the hand at rest, and their borders do not follow the faces.
     """
     kind = str(rng.choice(GLOVES))
     thick = float({"rubber": rng.uniform(0.0003, 0.0006), "leather": rng.uniform(0.0008, 0.0014)}.get(
         kind, rng.uniform(0.0008, 0.0018)
     ))  # fmt: skip
-    rest, inner = _at_rest(model)
-    cuff = float(-rng.uniform(0.0, 0.07))
-    centre = rest[model.quads].mean(1)
-    worn = centre[:, 1] > cuff
+    rest = _at_rest(model)
+    reach = rest.vertices[:, 1] + float(rng.uniform(0.0, 0.07))
     if kind == "fingerless":
-        last = [SEGMENTS.index(f"{finger}_{part}") for finger in _FINGER_NAMES for part in (2, 3)]
-        worn &= ~np.isin(model.face_segment, last)
+        reach = np.minimum(reach, rest.before_second_joint)
+    worn = _whole_faces(model.quads, reach)
     quads = model.quads[worn]
     used, renumbered = np.unique(quads, return_inverse=True)
     quads = renumbered.reshape(quads.shape).astype(np.int32)
     lift = np.full(len(used), thick)
     hem = np.unique(quads[_at_border(quads)])
     lift[hem] *= 0.3 if kind == "rubber" else 1.4
-    vertices, quads = _hemmed(
-        posed.vertices[used] + lift[:, None] * vertex_normals(posed.vertices, model.quads)[used], quads, thick
-    )
+    skin = np.concatenate([posed.vertices, vertex_normals(posed.vertices, model.quads), rest.vertices, rest.normals], 1)
+    skin[used[hem]] = _cut(model.quads, skin, reach, used[hem])
+    place, outward, at_rest, facing = np.split(skin[used], 4, axis=1)
+    vertices, quads = _hemmed(place + lift[:, None] * outward, quads, thick)
     faces = np.flatnonzero(worn)
     colour, second = _cloth(rng), _cloth(rng)
     if kind == "rubber":
@@ -96,18 +98,26 @@ def glove(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing
     elif kind == "leather":
         browns = [(0.02, 0.015, 0.012), (0.12, 0.05, 0.02), (0.35, 0.2, 0.08)]
         colour = np.array(browns[int(rng.integers(3))]) * rng.uniform(0.7, 1.3)
-    paint = np.tile(colour, (len(faces), 1))
+    coat, every = None, np.concatenate([np.arange(len(used)), hem])  # the vertices that are turned in come last
     if kind == "coated":
-        paint[inner[faces] > 0] = second
+        coat = Coat(second, _ROUND * facing[every, 2])
     elif kind == "knitted" and rng.uniform() < 0.3:
-        paint[np.floor((centre[faces, 1] + 0.3) / rng.uniform(0.012, 0.025)) % 2 == 1] = second
-    paint = np.concatenate([paint, np.tile(colour, (len(quads) - len(faces), 1))])
+        width = float(rng.uniform(0.012, 0.025))
+        coat = Coat(second, at_rest[every, 1] + 0.3 - width, width)
+    paint = np.tile(colour, (len(quads), 1))
     rough = {"rubber": rng.uniform(0.25, 0.5), "leather": rng.uniform(0.4, 0.65)}.get(kind, rng.uniform(0.75, 0.95))
     # The hem's faces are labelled as the faces it hangs on.
     part = np.concatenate([model.face_segment[faces], _hem_parts(quads, len(faces), model.face_segment[faces])])
     mask = np.where(part == _FOREARM, MASK_FOREARM, MASK_HAND).astype(np.uint8)
     return Thing(
-        vertices.astype(np.float32), quads, paint.astype(np.float32), float(rough), 0.0, part.astype(np.uint8), mask
+        vertices.astype(np.float32),
+        quads,
+        paint.astype(np.float32),
+        float(rough),
+        0.0,
+        part.astype(np.uint8),
+        mask,
+        coat,
     )
 
 
@@ -200,13 +210,60 @@ def _meet(posed: PosedHand, timepiece: list[Thing], garment: Thing) -> bool:
     return bool(cloth.min() < taken.max() + _APART and cloth.max() > taken.min() - _APART)
 
 
+@dataclass(frozen=True, eq=False)
+class _Rest:
+    """The mean hand, all angles zero."""
+
+    vertices: Floats
+    """(V, 3) metres."""
+    normals: Floats
+    """(V, 3), unit."""
+    before_second_joint: Floats
+    """(V,) metres along its finger to the PIP (thumb: MCP); beyond it less than zero; infinite off the fingers."""
+
+
 @lru_cache(1)
-def _at_rest(model: HandModel) -> tuple[Floats, Floats]:
-    """The mean hand, all angles zero: its vertices (V, 3), and how far each face (F,) looks out of the palm."""
-    flat = model.pose(model.mean_shape, HandPose(np.zeros(len(ANGLES)))).vertices.astype(np.float64)
-    corner = flat[model.quads]
-    face = np.cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
-    return flat, np.asarray(face[:, 2] / np.maximum(np.linalg.norm(face, axis=1), 1e-12))
+def _at_rest(model: HandModel) -> _Rest:
+    posed = model.pose(model.mean_shape, HandPose(np.zeros(len(ANGLES))))
+    flat, before = posed.vertices.astype(np.float64), np.full(len(posed.vertices), np.inf)
+    for name, chain in FINGERS.items():
+        mine = np.isin(model.vertex_segment, [SEGMENTS.index(f"{name}_{part}") for part in (1, 2, 3)])
+        joint, beyond = posed.joints[[chain[1], chain[2]]].astype(np.float64)
+        along = (beyond - joint) / np.linalg.norm(beyond - joint)
+        before[mine] = (joint - flat[mine]) @ along
+    return _Rest(flat, vertex_normals(posed.vertices, model.quads), before)
+
+
+def _whole_faces(quads: NDArray[np.int32], reach: Floats) -> NDArray[np.bool_]:
+    """(F,) faces whose middle lies where `reach` (V,) is above zero, but for those that hang on by a corner or an edge:
+    once the border is cut straight, nothing would be left of them."""
+    worn = np.asarray(reach[quads].mean(1) > 0)
+    while True:
+        chosen = np.flatnonzero(worn)
+        face, corner = _at_border(quads[chosen])
+        rim = np.zeros(len(reach), bool)
+        rim[quads[chosen[face], corner]] = True
+        lost = rim[quads[chosen]].all(1)
+        if not lost.any():
+            return worn
+        worn[chosen[lost]] = False
+
+
+def _cut(quads: NDArray[np.int32], values: Floats, reach: Floats, rim: NDArray[np.intp]) -> Floats:
+    """What the skin has where a border runs straight: `values` (V, D) of the vertices `rim`, moved along the edge that
+    brings each of them nearest to where `reach` (V,) is zero."""
+    start, end = quads.ravel(), np.roll(quads, -1, 1).ravel()
+    start, end = np.concatenate([start, end]), np.concatenate([end, start])
+    mine = np.isin(start, rim)
+    start, end = start[mine], end[mine]
+    change = reach[end] - reach[start]
+    share = np.clip(-reach[start] / np.where(np.abs(change) > 1e-9, change, np.inf), 0, 1)
+    left = np.abs(reach[start] + share * change)
+    way = share * np.linalg.norm(values[end, :3] - values[start, :3], axis=1)
+    order = np.lexsort((way, left.round(6), start))
+    _, first = np.unique(start[order], return_index=True)
+    best = order[first]  # of each vertex of the rim, in its order
+    return np.asarray(values[rim] + share[best, None] * (values[end[best]] - values[rim]))
 
 
 def _at_border(quads: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

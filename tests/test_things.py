@@ -229,6 +229,52 @@ def test_gloves_lie_on_the_skin_and_carry_its_labels(
             assert np.median(winding(some, worn.vertices.astype(float)[triangles_of(worn.quads)])) > 0.6
 
 
+@pytest.mark.parametrize("kind", ["knitted", "rubber", "fingerless"])
+def test_hems_of_gloves_run_straight(kind: str, model: HandModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the flat hand: cuffs straight across the arm, fingerless ones straight across each finger too, at its PIP."""
+    monkeypatch.setattr("handaug.render.wear.GLOVES", (kind,))
+    flat = model.pose(model.mean_shape, HandPose(np.zeros(24)))
+    for seed in range(5):
+        worn = glove(np.random.default_rng(seed), model, flat)
+        start, end = worn.quads.astype(np.int64), np.roll(worn.quads, -1, 1).astype(np.int64)
+        loose = ~np.isin(start * 10**6 + end, end * 10**6 + start)
+        rim = worn.vertices[np.unique(start[loose])]  # the turned-in edge, next to the hem
+        cuff = rim[rim[:, 1] < 0.01]
+        assert len(cuff) > 20 and np.ptp(cuff[:, 1]) < 0.002  # the skin there slopes, and the hem with it
+        ends = rim[rim[:, 1] >= 0.01]
+        assert (len(ends) > 0) == (kind == "fingerless")
+        if not len(ends):
+            continue
+        for finger in range(5):
+            joint, beyond = flat.joints[[4 * finger + 2, 4 * finger + 3]].astype(float)
+            mine = ends[np.linalg.norm(ends - joint, axis=1) < 0.014]
+            assert len(mine) > 8
+            assert np.abs((mine - joint) @ (beyond - joint) / np.linalg.norm(beyond - joint)).max() < 0.0035
+
+
+@pytest.mark.parametrize(("kind", "stripes"), [("coated", False), ("knitted", True)])
+def test_second_colours_lie_where_they_were_laid_out(
+    kind: str, stripes: bool, model: HandModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coat on the palm's side; stripes of one width along the flat hand."""
+    monkeypatch.setattr("handaug.render.wear.GLOVES", (kind,))
+    flat = model.pose(model.mean_shape, HandPose(np.zeros(24)))
+    worn = [glove(np.random.default_rng(seed), model, flat) for seed in range(20)]
+    coats = [(thing, thing.coat) for thing in worn if thing.coat is not None]
+    assert 0 < len(coats) < 20 if stripes else len(coats) == 20
+    for thing, coat in coats:
+        assert coat.within.shape == (len(thing.vertices),) and (coat.colour > 0).all()
+        if stripes:
+            assert 0.012 <= coat.width <= 0.025
+            np.testing.assert_allclose(np.ptp(coat.within - thing.vertices[:, 1]), 0, atol=0.004)
+            continue
+        assert coat.width > 0.5  # never again
+        facing = _facing(thing.vertices, thing.quads)[:, 2]
+        inside = coat.within[thing.quads].mean(1) > 0
+        clear = np.abs(facing) > 0.5
+        assert (inside == (facing > 0))[clear].mean() > 0.97
+
+
 def _facing(vertices: NDArray[Any], quads: NDArray[Any]) -> NDArray[np.float64]:
     """(F, 3) unit normals."""
     corner = vertices[quads].astype(np.float64)

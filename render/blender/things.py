@@ -6,11 +6,13 @@ import bpy
 import numpy as np
 
 from handaug.render.blender.camera import to_blender
-from handaug.render.scene import Thing
+from handaug.render.scene import Coat, Thing
 
 __all__ = ["Things"]
 
-_PAINT = "paint"
+_PAINT, _WITHIN = "paint", "within"
+_EDGE = 0.0003
+"""Metres either way over which one colour becomes the other."""
 
 
 class Things:
@@ -45,7 +47,20 @@ class Things:
         nodes, link = material.node_tree.nodes, material.node_tree.links.new
         paint = nodes.new("ShaderNodeAttribute")
         paint.attribute_name = _PAINT
-        link(paint.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
+        within = nodes.new("ShaderNodeAttribute")
+        within.attribute_name = _WITHIN
+        # A wave of the coat's width, less half of that, is the way to the nearest border, signed.
+        half, wave, edge = (nodes.new(f"ShaderNode{kind}") for kind in ("Math", "Math", "MapRange"))
+        half.operation, wave.operation = "ADD", "PINGPONG"
+        half.name, wave.name, edge.name = "half", "wave", "edge"
+        link(within.outputs["Fac"], half.inputs[0])
+        link(half.outputs[0], wave.inputs[0])
+        link(wave.outputs[0], edge.inputs["Value"])
+        coated = nodes.new("ShaderNodeMix")
+        coated.name, coated.data_type = _WITHIN, "RGBA"
+        link(edge.outputs["Result"], coated.inputs["Factor"])
+        link(paint.outputs["Color"], coated.inputs[6])
+        link(coated.outputs[2], nodes["Principled BSDF"].inputs["Base Color"])
         holder = bpy.data.objects.new(f"thing{k}", bpy.data.meshes.new(f"thing{k}"))
         holder.data.materials.append(material)
         holder.pass_index = 0 if self._behind else 2 + k
@@ -71,6 +86,15 @@ class Things:
         filled = np.ones((thing.quads.size, 4), np.float32)
         filled[:, :3] = np.repeat(thing.paint, 4, axis=0)
         colour.data.foreach_set("color", filled.ravel())
+        within = mesh.attributes.new(_WITHIN, "FLOAT", "POINT")
+        coat = thing.coat or Coat(np.zeros(3), np.full(len(thing.vertices), -0.1))
+        within.data.foreach_set("value", np.ascontiguousarray(coat.within, np.float32))
+        nodes = material.node_tree.nodes
+        nodes["half"].inputs[1].default_value, nodes["wave"].inputs[1].default_value = 0.5 * coat.width, coat.width
+        edge = nodes["edge"].inputs
+        edge["From Min"].default_value = 0.5 * coat.width - _EDGE
+        edge["From Max"].default_value = 0.5 * coat.width + _EDGE
+        nodes[_WITHIN].inputs[7].default_value = (*coat.colour, 1)
         mesh.materials.append(material)
         old, holder.data = holder.data, mesh
         bpy.data.meshes.remove(old)
