@@ -187,9 +187,8 @@ def _check_room(mint: Mint, work: PartialOutput) -> None:
         raise InputError(f"--n {n}: these sources have {total} new combinations; lower --n or give more --appearances")
     pose = mint.pose_file(work.folder)
     codes = sum(file.size for file in mint.code_files(work.folder).values()) + (pose.size if pose else 0)
-    there = sum(path.stat().st_size for path in work.folder.iterdir())
     data = mint.pose_data
-    require_space(work.out, n, data.size, data.channels, f"--n {n}", more=codes - there)
+    require_space(work.out, n, data.size, data.channels, f"--n {n}", more=codes)
 
 
 def _attributes(mint: Mint) -> dict[str, Any]:

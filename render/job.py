@@ -86,7 +86,7 @@ def render_dataset(
     if workers is not None and scheduler is not None:
         raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
     recorded = _recorded(config)
-    if not out.exists():
+    if overwrite or not out.exists():
         square = (config.size, config.size)
         require_space(out, config.images, square, config.n_channels, f"--poses {config.poses}")
     work = PartialOutput.open(out, recorded, overwrite=overwrite)

@@ -1,9 +1,11 @@
 """Partial outputs: resumed, locked, left alone where they are of others, refused under odd names."""
 
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -14,6 +16,7 @@ from rows import random_rows, write_rows
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.partial import PartialOutput, claim_output
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.space import require_space
 from handaug.data_specs.verify import verify_dataset
 
 
@@ -156,3 +159,22 @@ print("total", made)
     whole = tmp_path / "whole.h5"
     subprocess.run(command(whole, 0), capture_output=True, check=True, timeout=120)
     assert HandDataset(killed).checksum == HandDataset(whole).checksum
+
+
+def test_what_the_work_folder_holds_is_no_missing_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, need = tmp_path / "out.h5", 2 * 100 * (64 * 48 * 3.2 + 1400) + 5000  # 100 rows of 64 x 48 px, RGB
+
+    def check(free: float) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+        require_space(out, 100, (64, 48), 3, "--n 100", more=5000)
+
+    check(need)
+    with pytest.raises(InputError, match="--n 100: needs about 2 MB in .*, 2 MB are free; lower it"):
+        check(need - 1)
+    work = _partial(out, {})
+    work.shard(0).write_bytes(bytes(1_000_000))
+    held = sum(path.stat().st_size for path in work.folder.iterdir())
+    check(need - held)
+    with pytest.raises(InputError, match="--n 100"):
+        check(need - held - 1)
+    work.remove()

@@ -198,6 +198,10 @@ def test_more_than_the_disk_holds_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--poses 1000000000000: needs about .* MB are free; lower it"):
         render_dataset(RenderConfig(poses=10**12), tmp_path / "out.h5")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "out.h5").write_bytes(b"old")
+    with pytest.raises(InputError, match="MB are free"):
+        render_dataset(RenderConfig(poses=10**12), tmp_path / "out.h5", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.h5"]
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
