@@ -1,4 +1,6 @@
-"""What every test gets: one thread per process, and nothing of the user's settings. And what test_remix*.py share."""
+"""What every test gets: one thread per process, and nothing of the user's settings. And what
+test_dvae_*.py, test_import_*.py and test_remix*.py share.
+"""
 
 import os
 import signal
@@ -24,6 +26,32 @@ def _ctrl_c_reaches_children() -> None:
     # A shell starts background jobs with SIGINT ignored, and a child inherits that unless its parent handles it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """The folder of a small dataset in the COCO format, for test_import_*.py to spoil."""
+    from layouts.flat import write_coco
+
+    write_coco(tmp_path / "coco", images=3)
+    return tmp_path / "coco"
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy hands of test_dvae_*.py; read only. Other modules draw their own."""
+    from tiny_dvae import SIZE
+    from toy import write_toy
+
+    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 24, size=SIZE)
+
+
+@pytest.fixture(scope="session")
+def dvae_runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of every method of the dVAE; read only."""
+    from tiny_dvae import train_all
+
+    return train_all(data, tmp_path_factory.mktemp("dvae"))
 
 
 @pytest.fixture(scope="session")

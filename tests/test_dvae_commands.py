@@ -32,15 +32,8 @@ def handaug(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 24, size=SIZE)
-
-
-@pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("runs")
-    trained = {m: train_dvae(data, folder / m, tiny(m, steps=3)) for m in ("dvae", "dvae-zu", "dvae-pose")}
-    return {**trained, "self": train_disentangler(data, folder / "self", TINY)}
+def runs(dvae_runs: dict[str, Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {**dvae_runs, "self": train_disentangler(data, tmp_path_factory.mktemp("runs") / "self", TINY)}
 
 
 def test_every_method_has_a_config_a_trainer_and_a_loader(runs: dict[str, Path]) -> None:

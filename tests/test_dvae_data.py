@@ -18,11 +18,6 @@ from handaug.models.dvae.model import DVAE
 from handaug.models.hand_frame import hand_frame
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 24, size=SIZE)
-
-
 def test_tags_show_another_pose_in_the_same_appearance() -> None:
     appearance, pose = np.array([7, 7, 7, 8, 8, 9]), np.array([1, 2, 1, 3, 3, 4])
     tags = Tags(appearance, pose)

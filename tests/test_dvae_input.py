@@ -6,18 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_dvae import SIZE, tiny
-from toy import write_toy
+from tiny_dvae import tiny
 
 from handaug.data_specs.errors import InputError
 from handaug.models.dvae.config import METHODS, DvaeConfig, default_dvae_config
 from handaug.models.dvae.train import train_dvae
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 24, size=SIZE)
-
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("dvae", {"factors": (("nose", 3), ("content", 2))}, "nose is no modality"),

@@ -9,7 +9,6 @@ import torch
 from tiny_dvae import CPU, SIZE, tiny
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
-from toy import write_toy
 
 from handaug.data_specs.reader import HandDataset
 from handaug.models.dvae.config import DvaeConfig, stage_at
@@ -17,11 +16,6 @@ from handaug.models.dvae.data import read_train_rows
 from handaug.models.dvae.losses import gaussian_kl, gaussian_nll, pair_at, stage_terms, total_loss
 from handaug.models.dvae.modalities import MODALITIES
 from handaug.models.dvae.model import DVAE, Batch
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 24, size=SIZE)
 
 
 def setting(data: Path, config: DvaeConfig, stage: str) -> tuple[DVAE, Batch, Tensor]:
@@ -95,14 +89,21 @@ def test_eq_2_for_any_number_of_factors(data: Path, name: str) -> None:
     assert loss.item() == pytest.approx(-elbo.mean().item(), rel=1e-4)
 
 
+def z_of_pose_and_image(
+    model: DVAE, poses: Tensor, images: Tensor, noise: Tensor
+) -> tuple[Tensor, tuple[Normal, Normal]]:
+    """z = (z_pose, z_u) drawn with this noise, and the posteriors of both."""
+    pose = posterior(model.factor_encoders["placed_pose"](poses))
+    u = posterior(model.factor_encoders["u"](images))
+    return torch.cat([pose.mean + pose.stddev * noise[:, :6], u.mean + u.stddev * noise[:, 6:]], 1), (pose, u)
+
+
 def test_eq_6_gives_the_pose_decoder_the_whole_z(data: Path) -> None:
     config = tiny("dvae-zu", beta=3.0)
     model, batch, noise = setting(data, config, "disentangle")
-    pose = posterior(model.factor_encoders["placed_pose"](batch["placed_pose"]))
-    u = posterior(model.factor_encoders["u"](batch["image"]))
-    z = torch.cat([pose.mean + pose.stddev * noise[:, :6], u.mean + u.stddev * noise[:, 6:]], 1)
+    z, posteriors = z_of_pose_and_image(model, batch["placed_pose"], batch["image"], noise)
     elbo = log_p(model, "image", z, batch["image"]) + 0.01 * log_p(model, "placed_pose", z, batch["placed_pose"])
-    elbo = elbo - 3.0 * sum(kl_divergence(q, Normal(0.0, 1.0)).sum(1) for q in (pose, u))
+    elbo = elbo - 3.0 * sum(kl_divergence(q, Normal(0.0, 1.0)).sum(1) for q in posteriors)
     loss = total_loss(stage_terms(model, "disentangle", batch, noise), config)
     assert loss.item() == pytest.approx(-elbo.mean().item(), rel=1e-4)
 
@@ -110,9 +111,7 @@ def test_eq_6_gives_the_pose_decoder_the_whole_z(data: Path) -> None:
 def test_the_noise_step_takes_z_u_of_another_image(data: Path) -> None:
     config = tiny("dvae-zu", beta=3.0)
     model, batch, noise = setting(data, config, "noise")
-    pose = posterior(model.factor_encoders["placed_pose"](batch["placed_pose"]))
-    u = posterior(model.factor_encoders["u"](batch["image"][[1, 2, 3, 0]]))
-    z = torch.cat([pose.mean + pose.stddev * noise[:, :6], u.mean + u.stddev * noise[:, 6:]], 1)
+    z, _ = z_of_pose_and_image(model, batch["placed_pose"], batch["image"][[1, 2, 3, 0]], noise)
     terms = stage_terms(model, "noise", batch, noise)
     assert list(terms) == ["noise/nll/placed_pose"]
     expected = -0.01 * log_p(model, "placed_pose", z, batch["placed_pose"]).mean()

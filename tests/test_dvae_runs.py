@@ -12,36 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from tiny_dvae import SIZE, tiny
+from tiny_dvae import RESUMED, SIZE, resumable, tiny
 from torch import Tensor
-from toy import write_toy
 
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.dvae.api import Dvae, load_dvae
-from handaug.models.dvae.config import METHODS, DvaeConfig
 from handaug.models.dvae.data import read_poses
 from handaug.models.dvae.measure import collapsed, compare, measure, read_rows
 from handaug.models.dvae.train import train_dvae
-
-RESUMED = ("dvae-zu", "dvae-pose")
-
-
-def resumable(method: str) -> DvaeConfig:
-    """Two validations, and so a state to go on from, where a test interrupts the run."""
-    return tiny(method, validate_every=3 if method in RESUMED else 6)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("toy") / "toy.h5", 24, size=SIZE)
-
-
-@pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("runs")
-    return {method: train_dvae(data, folder / method, resumable(method)) for method in METHODS}
-
 
 # the run
 
@@ -67,8 +46,8 @@ class Stops:
         yield advance
 
 
-def test_a_run_leaves_weights_log_and_kl_of_every_dimension(runs: dict[str, Path]) -> None:
-    for method, run in runs.items():
+def test_a_run_leaves_weights_log_and_kl_of_every_dimension(dvae_runs: dict[str, Path]) -> None:
+    for method, run in dvae_runs.items():
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == ([3, 6] if method in RESUMED else [6]), method
         blocks = dict(tiny(method).blocks)
@@ -81,16 +60,16 @@ def test_a_run_leaves_weights_log_and_kl_of_every_dimension(runs: dict[str, Path
 
 @pytest.mark.parametrize("method", RESUMED)
 def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(
-    runs: dict[str, Path], data: Path, tmp_path: Path, method: str
+    dvae_runs: dict[str, Path], data: Path, tmp_path: Path, method: str
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train_dvae(data, out, resumable(method), progress=Stops(5))
     assert not out.exists()
     train_dvae(data, out, resumable(method))
-    whole, resumed = load_file(runs[method] / "model.safetensors"), load_file(out / "model.safetensors")
+    whole, resumed = load_file(dvae_runs[method] / "model.safetensors"), load_file(out / "model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert (out / "log.jsonl").read_text() == (runs[method] / "log.jsonl").read_text()
+    assert (out / "log.jsonl").read_text() == (dvae_runs[method] / "log.jsonl").read_text()
 
 
 def test_a_collapsed_factor_fails_the_run(data: Path, tmp_path: Path) -> None:
@@ -125,8 +104,8 @@ def images_of(view: HandDataset) -> Tensor:
 
 
 @pytest.mark.parametrize("method", ["dvae", "dvae-zu"])
-def test_a_synthesising_model_encodes_and_decodes(runs: dict[str, Path], data: Path, method: str) -> None:
-    model, view = load_dvae(runs[method]), HandDataset(data, split="test")
+def test_a_synthesising_model_encodes_and_decodes(dvae_runs: dict[str, Path], data: Path, method: str) -> None:
+    model, view = load_dvae(dvae_runs[method]), HandDataset(data, split="test")
     images = images_of(view)
     pose, appearance = model.encode_labels(read_poses(view, "wrist")), model.encode_appearance(images)
     assert pose.shape == model.encode_pose(images).shape == (len(images), 6) and appearance.shape == (len(images), 5)
@@ -141,8 +120,8 @@ def test_a_synthesising_model_encodes_and_decodes(runs: dict[str, Path], data: P
         model.encode_pose(torch.rand(1, 3, SIZE, SIZE))
 
 
-def test_a_pose_model_estimates_and_says_what_it_cannot(runs: dict[str, Path], data: Path) -> None:
-    model, rows = load_dvae(runs["dvae-pose"]), read_rows(HandDataset(data, split="test"), "wrist")
+def test_a_pose_model_estimates_and_says_what_it_cannot(dvae_runs: dict[str, Path], data: Path) -> None:
+    model, rows = load_dvae(dvae_runs["dvae-pose"]), read_rows(HandDataset(data, split="test"), "wrist")
     found = model.estimate(rows.images.float() / 255.0, rows.poses.side)
     assert {name: tuple(v.shape[1:]) for name, v in found.items()} == {
         "pose3d": (63,),
@@ -164,9 +143,9 @@ def test_errors_are_millimetres_of_the_labels_own_scale(data: Path) -> None:
     assert figures["viewpoint_mean_deg"] == pytest.approx(0.0, abs=0.1)
 
 
-def test_a_copy_of_x_scores_what_its_pixels_say(runs: dict[str, Path], data: Path) -> None:
+def test_a_copy_of_x_scores_what_its_pixels_say(dvae_runs: dict[str, Path], data: Path) -> None:
     rows = read_rows(HandDataset(data, split="train"), "wrist", 20)
-    model = load_dvae(runs["dvae-zu"])
+    model = load_dvae(dvae_runs["dvae-zu"])
     figures = measure(model, rows)
     assert len(rows.triples) and np.isfinite(figures["pair_psnr_db"])
     x, _, z = rows.triples.T
@@ -181,11 +160,11 @@ def rows_match(a: NDArray[Any], b: NDArray[Any]) -> bool:
     return bool(np.allclose(a, b, rtol=2e-3, atol=1e-3))
 
 
-def test_remix_encodes_the_pose_of_a_dvae_from_the_label(runs: dict[str, Path], data: Path) -> None:
+def test_remix_encodes_the_pose_of_a_dvae_from_the_label(dvae_runs: dict[str, Path], data: Path) -> None:
     from handaug.augment.codes import decode_images, encode_block, encode_poses
     from handaug.models.methods import load_run
 
-    view, model = HandDataset(data, split="train"), load_run(runs["dvae"])
+    view, model = HandDataset(data, split="train"), load_run(dvae_runs["dvae"])
     assert isinstance(model, Dvae)
     pose = encode_poses(model, view, np.arange(4), "cpu").astype(np.float32)
     appearance = encode_block(model, view.read("images", slice(0, 4)), "appearance", "cpu")
@@ -194,11 +173,11 @@ def test_remix_encodes_the_pose_of_a_dvae_from_the_label(runs: dict[str, Path], 
     assert images.shape == (4, SIZE, SIZE, 1) and images.dtype == np.uint8
 
 
-def test_damaged_and_foreign_checkpoints_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_damaged_and_foreign_checkpoints_are_refused(dvae_runs: dict[str, Path], tmp_path: Path) -> None:
     import shutil
 
     run = tmp_path / "run"
-    shutil.copytree(runs["dvae-pose"], run)
+    shutil.copytree(dvae_runs["dvae-pose"], run)
     whole = (run / "model.safetensors").read_bytes()
     (run / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="damaged or truncated"):

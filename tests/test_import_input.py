@@ -1,4 +1,4 @@
-"""Bad sources: one clear line and exit code 2, or a counted skip; interrupted imports go on; options do as they say."""
+"""Bad sources: one clear line and exit code 2, or a counted skip."""
 
 import json
 import pickle
@@ -10,46 +10,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from import_commands import edit, no_image, refused, run
 from layouts import flat, threed
 from layouts.hands import save
 
-from handaug.cli.main import main
 from handaug.data_specs.errors import InputError
-from handaug.data_specs.importers import job
 from handaug.data_specs.importers.files import inside, json_items, json_members, photo
-from handaug.data_specs.importers.joint_names import map_names
-from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.registry import FORMATS
-from handaug.data_specs.joints import JOINTS
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.verify import verify_dataset
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["import", *map(str, arguments)])
-
-
-def refused(result: Result, *words: str) -> str:
-    """The one line on stderr, which holds these words."""
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert result.exit_code == 2 and len(lines) == 1 and not result.stdout, result.output
-    assert all(word in lines[0] for word in words), lines[0]
-    return lines[0]
-
-
-def edit(path: Path, change: Callable[[Any], Any]) -> None:
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(change(content) or content))
-
-
-@pytest.fixture
-def coco(tmp_path: Path) -> Path:
-    flat.write_coco(tmp_path / "coco", images=3)
-    return tmp_path / "coco"
-
 
 # where the source lies
 
@@ -109,10 +80,6 @@ def test_no_name_leads_out(name: str) -> None:
 
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
-
-
-def no_image(path: Path) -> None:
-    path.write_bytes(b"hello" * 50)
 
 
 def other_size(path: Path) -> None:
@@ -313,185 +280,6 @@ def test_damaged_label_files_of_single_frames(tmp_path: Path) -> None:
     flat.write_onehand10k(tmp_path / "o")
     (tmp_path / "o/Train/label_joint.txt").write_text("a.jpg,400,320,1,1,2,3\n")
     refused(run("onehand10k", tmp_path / "o", tmp_path / "o.h5"), "label_joint.txt:1: should be name, width, height")
-
-
-# going on
-
-
-def test_interrupted_import_goes_on_and_makes_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "s"
-    flat.write_coco(source, images=10)
-    monkeypatch.setattr(job, "SHARD_UNITS", 3)
-    options = ImportOptions(size=32)
-    job.import_dataset("coco", source, tmp_path / "whole.h5", options)
-    hidden = source / "images" / "00007.png"
-    hidden.rename(tmp_path / "aside.png")
-    with pytest.raises(InputError, match="00007.png: is missing"):
-        job.import_dataset("coco", source, tmp_path / "again.h5", options)
-    work = tmp_path / "again.h5.partial"
-    assert sorted(path.name for path in work.glob("shard-*.h5")) == ["shard-000000.h5", "shard-000001.h5"]
-    with pytest.raises(InputError, match="unfinished work of another configuration"):
-        job.import_dataset("coco", source, tmp_path / "again.h5", ImportOptions(size=48))
-    (tmp_path / "aside.png").rename(hidden)
-    read: list[int] = []
-    original = job._Job._unit
-
-    def watched(self: Any, index: int) -> Any:
-        read.append(index)
-        return original(self, index)
-
-    monkeypatch.setattr(job._Job, "_unit", watched)
-    job.import_dataset("coco", source, tmp_path / "again.h5", options)
-    assert sorted(read) == [6, 7, 8, 9]
-    assert HandDataset(tmp_path / "again.h5").checksum == HandDataset(tmp_path / "whole.h5").checksum
-    assert not work.exists()
-    done = run("coco", source, tmp_path / "again.h5", "--size", "32")
-    assert done.exit_code == 0 and "complete, nothing to do" in done.stderr
-    refused(run("coco", source, tmp_path / "again.h5", "--size", "64"), "exists with another configuration")
-
-
-def test_skipping_does_not_change_what_is_there(coco: Path, tmp_path: Path) -> None:
-    assert (
-        run("coco", coco, tmp_path / "a.h5").exit_code
-        == run("coco", coco, tmp_path / "b.h5", "--skip-missing").exit_code
-    )
-    assert HandDataset(tmp_path / "a.h5").checksum == HandDataset(tmp_path / "b.h5").checksum
-
-
-def test_nothing_left_is_an_error(coco: Path, tmp_path: Path) -> None:
-    for image in (coco / "images").iterdir():
-        no_image(image)
-    refused(run("coco", coco, tmp_path / "o.h5", "--skip-missing"), "no hand came through (6 left out")
-    refused(run("coco", coco, tmp_path / "o.h5", "--split", "official", "--hands", "left"), "no image that can be read")
-    assert not list(tmp_path.glob("o.h5*"))
-
-
-# options
-
-
-def test_limit_takes_the_first_hands(coco: Path, tmp_path: Path) -> None:
-    for path, options in ((tmp_path / "all.h5", {}), (tmp_path / "some.h5", {"limit": 3})):
-        job.import_dataset("coco", coco, path, ImportOptions(**options))  # type: ignore[arg-type]
-    everything, some = HandDataset(tmp_path / "all.h5"), HandDataset(tmp_path / "some.h5")
-    assert len(some) == 3
-    np.testing.assert_array_equal(some.read("images"), everything.read("images")[:3])
-
-
-def test_new_split_keeps_groups_whole_and_runs_along_the_source(tmp_path: Path) -> None:
-    flat.write_coco(tmp_path / "s", images=10)
-
-    def group(content: Any) -> None:
-        for image in content["images"]:
-            image["sequence"] = image["id"] // 2
-
-    edit(tmp_path / "s" / "annotations.json", group)
-    job.import_dataset("coco", tmp_path / "s", tmp_path / "o.h5", ImportOptions(split="3:1:1"))
-    data = HandDataset(tmp_path / "o.h5")
-    assert data.read("split").tolist() == [0] * 12 + [1] * 4 + [2] * 4
-    assert len(set(data.read("group"))) == 5
-    job.import_dataset("coco", tmp_path / "s", tmp_path / "v.h5", ImportOptions(val=0.2))
-    assert HandDataset(tmp_path / "v.h5").read("split").tolist() == [0] * 16 + [1] * 4
-
-
-def test_whole_images_of_unlike_size_are_named(coco: Path, tmp_path: Path) -> None:
-    save(coco / "images" / "00002.png", np.zeros((100, 120, 3), np.uint8))
-    edit(
-        coco / "annotations.json",
-        lambda c: c["images"][2].update(width=120, height=100, K=[[9, 0, 9], [0, 9, 9], [0, 0, 1]]),
-    )
-    edit(coco / "annotations.json", lambda c: [a.pop("keypoints_3d", 0) for a in c["annotations"]] and None)
-    edit(coco / "annotations.json", lambda c: c["annotations"][4].update(keypoints=[50.0, 50.0, 2.0] * 21))
-    line = refused(run("coco", coco, tmp_path / "o.h5", "--crop", "none"), "annotation 4", "use --crop square")
-    assert "120 x 100 px, others as 400 x 320" in line
-    assert run("coco", coco, tmp_path / "o.h5").exit_code == 0
-
-
-def test_output_is_checked_before_labels_are_read(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    refused(run("rhd", tmp_path / "nowhere", tmp_path / "file" / "o.h5"), "cannot be written", "choose another output")
-    (tmp_path / "o.png").touch()
-    refused(run("rhd", tmp_path / "nowhere", tmp_path / "o.png"), "o.png", "name the dataset .h5")
-
-
-def test_ids_follow_the_labels_and_not_the_place(coco: Path, tmp_path: Path) -> None:
-    shutil.copytree(coco, tmp_path / "moved")
-    flat.write_coco(tmp_path / "other", images=2)
-    files = {name: tmp_path / f"{name}.h5" for name in ("coco", "moved", "other")}
-    for name, file in files.items():
-        job.import_dataset("coco", tmp_path / name, file, ImportOptions())
-    data = {name: HandDataset(file) for name, file in files.items()}
-    for field in ("pose_id", "image_id", "group"):
-        np.testing.assert_array_equal(data["coco"].read(field), data["moved"].read(field))
-        assert not set(data["coco"].read(field)) & set(data["other"].read(field))
-
-
-def test_poses_and_unknown_sides_of_a_json(coco: Path, tmp_path: Path) -> None:
-    def change(content: Any) -> None:
-        for item in content["annotations"]:
-            item["pose_id"] = item["id"] % 2
-            item.pop("handedness", None)
-
-    edit(coco / "annotations.json", change)
-    done = run("coco", coco, tmp_path / "o.h5")
-    assert "do not say which hand it is" in done.stderr and "6 hands of unknown side stored as right" in done.stderr
-    data = HandDataset(tmp_path / "o.h5")
-    assert set(data.read("handedness")) == {1}
-    assert (data.read("pose_id")[::2] == data.read("pose_id")[0]).all() and len(set(data.read("pose_id"))) == 2
-    refused(run("coco", coco, tmp_path / "r.h5", "--hands", "right"), "no hand came through")
-
-
-def test_official_parts_alone(tmp_path: Path) -> None:
-    truths = threed.write_rhd(tmp_path / "s")
-    for name, code in (("train", 0), ("test", 2)):
-        job.import_dataset("rhd", tmp_path / "s", tmp_path / f"{name}.h5", ImportOptions(split=name))
-        data = HandDataset(tmp_path / f"{name}.h5")
-        assert len(data) == sum(truth.split == code for truth in truths) and set(data.read("split")) == {code}
-    refused(run("rhd", tmp_path / "s", tmp_path / "v.h5", "--split", "val"), "has nothing for --split val")
-    flat.write_coco(tmp_path / "c")
-    job.import_dataset("coco", tmp_path / "c", tmp_path / "t.h5", ImportOptions(split="test"))
-    assert set(HandDataset(tmp_path / "t.h5").read("split")) == {2}
-
-
-def test_coco_keypoints_in_any_order_and_words(tmp_path: Path) -> None:
-    order = np.random.default_rng(4).permutation(21)
-    words = {"little": "pinky_finger", "index": "forefinger", "middle": "middle_finger", "ring": "ring_finger"}
-    mmpose = [
-        "wrist",
-        *(f"{words.get(f, f)}{k}" for f in ("thumb", "index", "middle", "ring", "little") for k in range(1, 5)),
-    ]
-    flat.write_coco(tmp_path / "plain", images=1)
-    flat.write_coco(tmp_path / "mixed", images=1, order=order, names=tuple(mmpose))
-    for name in ("plain", "mixed"):
-        job.import_dataset("coco", tmp_path / name, tmp_path / f"{name}.h5", ImportOptions())
-    plain, mixed = HandDataset(tmp_path / "plain.h5"), HandDataset(tmp_path / "mixed.h5")
-    for field in ("keypoints_2d", "keypoints_3d", "visibility", "images"):
-        np.testing.assert_array_equal(plain.read(field), mixed.read(field))
-
-
-MEDIAPIPE = [
-    "WRIST", "THUMB_CMC", "THUMB_MCP", "THUMB_IP", "THUMB_TIP",
-    *(f"{finger}_{part}" for finger in ("INDEX_FINGER", "MIDDLE_FINGER", "RING_FINGER", "PINKY")
-      for part in ("MCP", "PIP", "DIP", "TIP")),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        list(JOINTS),
-        MEDIAPIPE,
-        [
-            name.replace("cmc", "mcp").replace("thumb_ip", "thumb_dip") if k == 1 else name
-            for k, name in enumerate(JOINTS)
-        ],
-        ["right " + name.replace("_", " ") for name in JOINTS],
-    ],
-)
-def test_usual_names(names: list[str]) -> None:
-    if names.count("thumb_mcp") == 2:
-        names = ["wrist", "thumb_mcp", "thumb_pip", "thumb_dip", "thumb_tip", *names[5:]]
-    assert map_names(names).tolist() == list(range(21))
-    assert map_names(names[::-1]).tolist() == list(range(20, -1, -1))
 
 
 # big JSON files in small pieces
