@@ -17,7 +17,7 @@ from handaug.data_specs.checksum import content_checksum
 from handaug.data_specs.errors import HandaugError, InputError
 from handaug.data_specs.merge import merge_datasets
 from handaug.data_specs.progress import SILENT, Progress
-from handaug.data_specs.reader import H5PY_ERRORS, check_header, open_file
+from handaug.data_specs.reader import H5PY_ERRORS, check_header, has_signature, open_file
 from handaug.data_specs.writer import config_json, partial_path, write_atomically
 
 __all__ = ["PartialOutput", "check_name", "claim_output", "remove_leftover"]
@@ -71,12 +71,12 @@ def _cannot_write(out: Path, error: OSError) -> InputError:
 
 def _is_ours(path: Path) -> bool:
     """Whether a file may be what a killed `DatasetWriter` left: HDF5 that cannot be opened, or a dataset."""
+    if not path.is_file() or not has_signature(path):
+        return False
     try:
         with open_file(path) as file:
             return "schema" in file.attrs
-    except InputError as error:
-        return "truncated or damaged" in str(error)
-    except H5PY_ERRORS:
+    except (InputError, *H5PY_ERRORS):
         return True
 
 

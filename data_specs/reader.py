@@ -19,7 +19,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import JOINTS
 from handaug.data_specs.schema import FIELDS, KINDS, NOT_LABELLED, SCHEMA_VERSION, SPLITS
 
-__all__ = ["H5PY_ERRORS", "HandDataset", "check_header", "damage_named", "open_file"]
+__all__ = ["H5PY_ERRORS", "HandDataset", "check_header", "damage_named", "has_signature", "open_file"]
 
 H5PY_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError)
 """What h5py raises where the bytes of an open file are damaged; which of them depends on the spot."""
@@ -49,11 +49,12 @@ def open_file(path: Path | str) -> h5py.File:
     except OSError as error:
         if not os.access(path, os.R_OK):
             raise InputError(f"{path}: cannot be read; check its permissions") from error
-        what = "is truncated or damaged" if h5py.is_hdf5(path) or _has_signature(path) else "is not an HDF5 file"
+        what = "is truncated or damaged" if h5py.is_hdf5(path) or has_signature(path) else "is not an HDF5 file"
         raise InputError(f"{path}: {what}; make it again or give another file") from error
 
 
-def _has_signature(path: Path) -> bool:
+def has_signature(path: Path) -> bool:
+    """Whether a file begins as HDF5 does."""
     with open(path, "rb") as handle:
         return handle.read(8) == b"\x89HDF\r\n\x1a\n"
 
