@@ -66,18 +66,19 @@ def inside(root: Path, name: object, where: Path | str) -> Path:
     Raises:
         InputError: The name is absolute, climbs out of the folder, or is no name.
     """
-    pure = PurePosixPath(name.replace("\\", "/") if isinstance(name, str) else "")
-    if not isinstance(name, str) or not pure.parts or "\0" in name or not all(map(_is_storable, pure.parts)):
+    text = name if isinstance(name, str) else ""
+    pure = PurePosixPath(text.replace("\\", "/"))
+    if not pure.parts or not all(map(_is_storable, pure.parts)):
         raise InputError(f"{where}: names a file {str(name)[:60]!r}; repair the labels")
     if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
-        raise InputError(f"{where}: the file name {name[:60]!r} leads out of the dataset's folder; repair the labels")
+        raise InputError(f"{where}: the file name {text[:60]!r} leads out of the dataset's folder; repair the labels")
     return root / pure
 
 
 def _is_storable(name: str) -> bool:
     """Whether a file can have this name."""
     try:
-        return len(os.fsencode(name)) <= _NAME_BYTES
+        return len(os.fsencode(name)) <= _NAME_BYTES and "\0" not in name
     except UnicodeEncodeError:
         return False
 
