@@ -70,7 +70,8 @@ class Judged:
     @property
     def means(self) -> NDArray[np.float64]:
         """(N,) mean share of each row's joints; 0 where no hand was found or labelled."""
-        return np.asarray(np.nan_to_num(np.nanmean(np.where(self.found[:, None], self.shares, 0.0), 1)))
+        known = np.isfinite(self.shares)
+        return np.asarray(np.where(known, self.shares, 0.0).sum(1) / np.maximum(known.sum(1), 1))
 
     @classmethod
     def of(
@@ -95,14 +96,15 @@ def offsets_along(found: NDArray[np.floating[Any]], true: NDArray[np.floating[An
     """How far places (N, 21, 2) lie from their labels along the hand, (N, 21), positive towards the fingertips.
 
     Along the line from the joint before to the one after; at the wrist towards the middle knuckle, at a tip along its
-    bone. NaN where that line is shorter than an eighth of the box of all joints: it points at the camera.
+    bone. NaN where that line is shorter than an eighth of the box of all joints whose place is known: it points at the
+    camera.
     """
     places = np.asarray(true, np.float64)
     before = np.array([0 if parent < 0 else parent for parent in PARENTS])
     after = np.array([_MIDDLE, *(joint if joint % 4 == 0 else joint + 1 for joint in range(1, len(PARENTS)))])
     line = places[:, after] - places[:, before]
     length = np.linalg.norm(line, axis=-1)
-    box = (np.nanmax(places, axis=1) - np.nanmin(places, axis=1)).max(-1)
+    box = (np.fmax.reduce(places, axis=1) - np.fmin.reduce(places, axis=1)).max(-1)  # leave NaN out
     seen = length > box[:, None] / 8
     return np.where(seen, ((found - places) * line).sum(-1) / np.where(seen, length, 1.0), np.nan)
 
@@ -169,11 +171,11 @@ def figures(judged: Judged, which: NDArray[np.bool_] | None = None) -> dict[str,
     """Figures of the rows `which` (N,), all by default; NaN where nothing was found."""
     picked = np.ones(len(judged.found), bool) if which is None else which
     found = picked & judged.found
-    shares, nan = judged.shares[found], float("nan")
+    nan = float("nan")
     return {
         "rows": float(picked.sum()),
         "found": float(found.sum() / picked.sum()) if picked.any() else nan,
-        "median": float(np.nanmedian(shares)) if found.any() else nan,
+        "median": _median(judged.shares[found]),
         "astray": float((judged.means[found] > ASTRAY).mean()) if found.any() else nan,
         "side": float(judged.side_right[found].mean()) if found.any() else nan,
     }

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import h5py
-from commands import Parser, positive, run_again
+from commands import Parser, make_folder, positive, run_again
 
 from handaug.cli.common import run_script
 from handaug.data_specs.errors import InputError
@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args()
     if given.small and not (given.workspace / "checker").exists():
-        given.workspace.mkdir(parents=True, exist_ok=True)
+        make_folder(given.workspace)
         _make_small(given.workspace)
     if not given.workspace.is_dir():
         raise InputError(

@@ -50,21 +50,22 @@ def draw_pairs(rows: HandDataset, count: int, seed: int, flag: str) -> tuple[NDA
 
 def load_runs(folders: Sequence[Path], rows: HandDataset, device: str) -> list[PoseAppearanceModel]:
     """Runs that draw images like those of the rows."""
-    models = [load_run(folder, device) for folder in folders]
+    models, one = [load_run(folder, device) for folder in folders], np.zeros(1, np.int64)
     for folder, model in zip(folders, models, strict=True):
         check_fits(rows, (model.size[0], model.size[1]), model.channels, str(folder))
-        swap(model, rows, np.zeros(1, np.int64), np.zeros(1, np.int64))  # some methods draw none, and say so
+        swap(model, rows.read("images", slice(0, 1)), one, one)  # some methods draw none, and say so
     return models
 
 
 def swap(
-    model: PoseAppearanceModel, rows: HandDataset, x: NDArray[np.int64], y: NDArray[np.int64]
+    model: PoseAppearanceModel, images: NDArray[np.uint8], x: NDArray[np.int64], y: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
-    """D(p(x), a(y)) as uint8 (N, H, W, C)."""
-    images = torch.from_numpy(rows.read("images")).permute(0, 3, 1, 2).float() / 255.0
+    """D(p(x), a(y)) of some of the images (rows, H, W, C), as uint8 (N, H, W, C)."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
     drawn = []
     for i, j in zip(torch.from_numpy(x).split(_BATCH), torch.from_numpy(y).split(_BATCH), strict=True):
-        mixed = model.decode(model.encode_pose(images[i]), model.encode_appearance(images[j])).clamp(0, 1)
+        pose, look = (pixels[which].float() / 255.0 for which in (i, j))
+        mixed = model.decode(model.encode_pose(pose), model.encode_appearance(look)).clamp(0, 1)
         drawn.append((mixed.cpu() * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     return np.ascontiguousarray(np.concatenate(drawn))
 
@@ -81,7 +82,7 @@ def scores(options: argparse.Namespace) -> None:
     real = test.read("images")
     table = {"true renders": feature_scores(network, real[::2], real[1::2])}
     for run, model in zip(options.runs, models, strict=True):
-        table[f"{model.method} ({run.name})"] = feature_scores(network, real, swap(model, test, x, y))
+        table[f"{model.method} ({run.name})"] = feature_scores(network, real, swap(model, real, x, y))
     print(f"{len(test)} real test rows, {options.swaps} swaps; {network.note}")
     for name, row in table.items():
         print(f"{name:32} I.S. {row['inception_score']:.2f} +- {row['inception_score_std']:.2f}   FID {row['fid']:.2f}")
@@ -99,8 +100,8 @@ def sheet(options: argparse.Namespace) -> None:
     if names[0] == names[1]:
         raise InputError(f"{options.second}: is the same run as the first; give another")
     make_folder(options.out)
-    drawn = [swap(model, test, x, y) for model in models]
     images = test.read("images")
+    drawn = [swap(model, images, x, y) for model in models]
     trials = [Trial(images[i], images[j], a, b) for i, j, a, b in zip(x, y, drawn[0], drawn[1], strict=True)]
     page, key = write_sheet(options.out, trials, (names[0], names[1]), options.seed)
     print(f"{page}: {len(trials)} lines to fill in; {key} says whose is whose, keep it from the person")

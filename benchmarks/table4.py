@@ -113,9 +113,8 @@ def prepare(renders: Path, out: Path, chosen: Setting) -> Path:
             ids = HandDataset(renders, rows=rows).read("pose_id")
             _, first, pose = np.unique(ids, return_index=True, return_inverse=True)
             rank = np.argsort(np.argsort(first))[pose.reshape(-1)]
-            found = int(rank.max()) + 1
-            if found < chosen.poses:
-                raise InputError(f"--poses {chosen.poses}: {renders} has {found} such train poses; ask for fewer")
+            if len(first) < chosen.poses:
+                raise InputError(f"--poses {chosen.poses}: {renders} has {len(first)} such train poses; ask for fewer")
             rows = rows[rank < chosen.poses]
         kept.append(rows)
     view = HandDataset(renders, rows=np.concatenate(kept))

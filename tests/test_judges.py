@@ -107,6 +107,18 @@ def test_a_group_counts_its_own_rows_and_may_have_none_found() -> None:
     assert lost["found"] == 0 and np.isnan(lost["median"]) and np.isnan(lost["side"])
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_hand_found_where_none_is_labelled_is_counted_and_not_measured() -> None:
+    true = _square_hands(2)
+    true[1] = np.nan
+    visibility = np.repeat([[2], [0]], 21, axis=1)
+    judged = realism.Judged.of(_square_hands(2) + (3.0, 4.0), ["Left"] * 2, true, visibility, np.array([RIGHT, RIGHT]))
+    assert judged.means == pytest.approx([0.05, 0.0]) and np.isnan(judged.offsets[1]).all()
+    row = realism.figures(judged)
+    assert (row["found"], row["astray"], row["median"]) == (1.0, 0.0, pytest.approx(0.05))
+    assert np.isnan(realism.figures(judged, np.array([False, True]))["median"])
+
+
 def test_facing_of_hands_held_up() -> None:
     # A right hand held up, palm to the camera, shows its thumb side to the right of the picture (x to the right).
     palm = np.zeros((21, 3))

@@ -6,20 +6,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from toy import write_toy
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import LEFT
 
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "table4.py"
-sys.path.append(str(SCRIPT.parent))  # as for a script: it imports its neighbours
 
 
 @pytest.fixture(scope="module")
 def table4() -> dict[str, Any]:
-    return runpy.run_path(str(SCRIPT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # as for a script: it imports its neighbours
+        return runpy.run_path(str(SCRIPT))
 
 
 def test_gains_over_both_baselines_in_closed_form(table4: dict[str, Any]) -> None:
@@ -67,4 +70,8 @@ def test_the_command_trains_all_seven_and_goes_on(
     assert (tmp_path / "out" / "6-0" / "model.safetensors").stat().st_mtime_ns == before
     monkeypatch.setattr(sys, "argv", ["table4.py", *arguments[:1], str(tmp_path / "other"), "--poses", "900"])
     with pytest.raises(InputError, match="--poses 900: .* has 21 such train poses"):
+        table4["main"]()
+    with h5py.File(data, "r+") as file:
+        file["handedness"][:] = LEFT
+    with pytest.raises(InputError, match="--poses 900: .* has 0 such train poses"):
         table4["main"]()
