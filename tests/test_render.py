@@ -40,6 +40,8 @@ if importlib.util.find_spec("bpy") is None:  # not importorskip: it would load B
 
 Arrays = dict[str, NDArray[Any]]
 CONFIG = RenderConfig(poses=48, size=32, channels="rgb", quality="draft", depth=True, seed=3)
+PATIENCE = 300
+"""Seconds after which something hangs, on the busiest machine; no test measures how long it takes."""
 OPTIONS = "--poses 48 --size 32 --channels rgb --quality draft --depth --seed 3".split()
 
 
@@ -273,16 +275,16 @@ def _workers_of(parent: int) -> list[int]:
 
 
 def _assert_gone(workers: list[int]) -> None:
-    """Soon, that is: a worker that has just been started finds out first that its input has ended."""
+    """In the end, that is: a worker that has just been started finds out first that its input has ended."""
     assert workers
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
 
 
 def _wait_for(shard: Path, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not shard.exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -297,7 +299,7 @@ def test_killed_runs_go_on_to_the_same_file(arrays: Arrays, tmp_path: Path) -> N
     first = handaug("render", out, *OPTIONS, "--workers", "1")
     _wait_for(partial / "shard-000000.h5", first)
     os.kill(_workers_of(first.pid)[0], signal.SIGKILL)
-    message = first.communicate(timeout=60)[1].splitlines()[-1]
+    message = first.communicate(timeout=PATIENCE)[1].splitlines()[-1]
     assert first.returncode == 1
     assert "worker died (SIGKILL)" in message and "same command" in message
 
@@ -305,7 +307,7 @@ def test_killed_runs_go_on_to_the_same_file(arrays: Arrays, tmp_path: Path) -> N
     _wait_for(partial / "shard-000001.h5", second)
     workers = _workers_of(second.pid)
     second.kill()
-    second.communicate(timeout=60)
+    second.communicate(timeout=PATIENCE)
     _assert_gone(workers)
     assert not out.exists()
     kept = (partial / "shard-000000.h5").stat().st_mtime_ns
@@ -313,7 +315,7 @@ def test_killed_runs_go_on_to_the_same_file(arrays: Arrays, tmp_path: Path) -> N
     third = handaug("render", out, *OPTIONS, "--workers", "1")
     _wait_for(partial / "shard-000002.h5", third)
     assert (partial / "shard-000000.h5").stat().st_mtime_ns == kept
-    third.communicate(timeout=120)
+    third.communicate(timeout=PATIENCE)
     assert third.returncode == 0
     assert_same(arrays, read(out))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["renders.h5", "renders.png"]
@@ -324,7 +326,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     _wait_for(tmp_path / "renders.h5.partial" / "worker-0.log", process)
     workers = _workers_of(process.pid)
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 130 and "Traceback" not in errors
     _assert_gone(workers)
 
@@ -420,7 +422,7 @@ def test_pairs_of_two_dressed_hands_share_everything_but_their_looks(tmp_path: P
 )
 def test_wrong_options_are_one_line_and_exit_2(arguments: tuple[str, ...], named: str, tmp_path: Path) -> None:
     process = handaug("render", tmp_path / "out.h5", *arguments)
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2
     assert len(errors.splitlines()) == 1 and named in errors
     assert not list(tmp_path.iterdir())
