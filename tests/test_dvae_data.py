@@ -123,8 +123,8 @@ def test_a_right_and_a_left_hand_of_one_viewpoint_differ_in_the_viewpoint_vector
 # which rows teach what
 
 
-def weak_rows(data: Path, supervision: str) -> TrainRows:
-    config = tiny("dvae-pose", labelled=50.0, supervision=supervision, augment=False)
+def weak_rows(data: Path, supervision: str, labelled: float = 50.0) -> TrainRows:
+    config = tiny("dvae-pose", labelled=labelled, supervision=supervision, augment=False)
     return read_train_rows(HandDataset(data, split="train"), config)
 
 
@@ -134,7 +134,17 @@ def test_labelled_percentage_and_what_the_rest_gives(data: Path) -> None:
     first = list(range(count // 2))
     assert pools["supervised"]["disentangle"].tolist() == pools["supervised"]["embed"].tolist() == first
     assert (len(pools["semi"]["disentangle"]), pools["semi"]["embed"].tolist()) == (count, first)
-    assert (pools["weak"]["disentangle"].tolist(), len(pools["weak"]["embed"])) == (first, count)
+    assert (pools["weak"]["disentangle"].tolist(), sorted(pools["weak"]["embed"])) == (first, list(range(count)))
+
+
+@pytest.mark.parametrize("labelled", [20.0, 80.0, 100.0])
+def test_weak_batches_are_labelled_by_half_or_more(data: Path, labelled: float) -> None:
+    count = len(HandDataset(data, split="train"))
+    rows = weak_rows(data, "weak", labelled)
+    pool, known = rows.pools["embed"], int(rows.labelled.sum())
+    times = np.bincount(pool, minlength=count)
+    assert (times[known:] == 1).all() and np.ptp(times[:known]) <= 1
+    assert times[:known].sum() == max(known, count - known)
 
 
 @pytest.mark.parametrize(("name", "matters"), [("pose3d", False), ("cpose", False), ("viewpoint", True)])

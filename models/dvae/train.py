@@ -233,7 +233,7 @@ def _setup(
         validation=read_rows(val if len(val) else train, config.root, _VALIDATION_ROWS),
         size=train.size,
         channels=train.channels,
-        info={"data_checksum": train.checksum, "train_rows": len(rows.pools["embed"])},
+        info={"data_checksum": train.checksum, "train_rows": len(np.unique(rows.pools["embed"]))},
     )
     _say_what_comes(job, progress)
     return job
@@ -241,7 +241,7 @@ def _setup(
 
 def _say_what_comes(job: _Job, progress: Progress) -> None:
     config = job.config
-    pools = ", ".join(f"{stage} {len(job.rows.pools[stage]):,}" for stage in job.optimisers)
+    pools = ", ".join(f"{stage} {len(np.unique(job.rows.pools[stage])):,}" for stage in job.optimisers)
     blocks = ", ".join(f"{name} {dims}" for name, dims in config.blocks)
     weights = ", ".join(f"lambda {name} {weight:g}" for name, weight in config.targets)
     parameters = sum(p.numel() for p in job.model.parameters())
