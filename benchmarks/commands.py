@@ -18,6 +18,7 @@ from handaug.data_specs.writer import write_atomically
 
 __all__ = [
     "Parser",
+    "as_number",
     "at_least",
     "check_labelled",
     "claim",
@@ -65,21 +66,22 @@ positive = at_least(1)
 
 def share(text: str) -> float:
     """A type for argparse: a number above 0 and up to 1."""
-    number = _number(text)
-    if not 0 < number <= 1:
+    value = as_number(text)
+    if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: give a share above 0 and up to 1")
-    return number
+    return value
 
 
 def rate(text: str) -> float:
     """A type for argparse: a learning rate."""
-    number = _number(text)
-    if not 0 < number < 1:
+    value = as_number(text)
+    if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text}: give a learning rate between 0 and 1")
-    return number
+    return value
 
 
-def _number(text: str) -> float:
+def as_number(text: str) -> float:
+    """A number, NaN where the text is none."""
     try:
         return float(text)
     except ValueError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commands import Parser, at_least, handaug, make_folder, positive
+from commands import Parser, as_number, at_least, handaug, make_folder, positive
 
 from handaug.augment.dvae_figures import PAPER_EPE_MM, PAPER_LABELLED, line_figure, pck_figure, text_table
 from handaug.cli.common import RichProgress, pick_device, run_script
@@ -163,13 +163,10 @@ def show(arguments: argparse.Namespace) -> None:
 
 def percentage(text: str) -> float:
     """A type for argparse: above 0 and up to 100."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 100:
+    value = as_number(text)
+    if not 0 < value <= 100:
         raise argparse.ArgumentTypeError(f"{text}: give a percentage above 0 and up to 100")
-    return number
+    return value
 
 
 def parser() -> argparse.ArgumentParser:

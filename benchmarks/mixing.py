@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from commands import Parser, at_least, check_labelled, claim, listed, positive, rate, share
+from commands import Parser, as_number, at_least, check_labelled, claim, listed, positive, rate, share
 
 from handaug.augment.batches import RowPool
 from handaug.augment.fits import check_fits
@@ -27,10 +27,7 @@ CHECKPOINTS = 5
 
 def scale(text: str) -> float:
     """A type for argparse: pixels, or infinitely many for "none"."""
-    try:
-        pixels = math.inf if text == "none" else float(text)
-    except ValueError:
-        pixels = math.nan
+    pixels = math.inf if text == "none" else as_number(text)
     if not pixels > 0 or (math.isinf(pixels) and text != "none"):
         raise argparse.ArgumentTypeError(f"{text}: give a number of pixels above 0, or none")
     return pixels

@@ -6,10 +6,10 @@ knuckles. So skin that comes into the bone's head, an ellipsoid about the joint,
 the finger bends.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+
+from handaug.render.smooth import smooth_step
 
 __all__ = ["Knuckles"]
 
@@ -59,14 +59,9 @@ class Knuckles:
             # A smooth maximum of 1 and where the skin was: no crease where it leaves the bone.
             pushed = (1 + place**_SHARP) ** (1 / _SHARP) / place
             outward = seen[:, 1:] @ [np.sin(bend / 2), np.cos(bend / 2)] / np.linalg.norm(seen, axis=1)
-            share = _step(bend, *_BEND) * _step(outward, 0.0, 0.6) * own
+            share = smooth_step(bend, *_BEND) * smooth_step(outward, 0.0, 0.6) * own
             out[near] += (share * (pushed - 1))[:, None] * offset
         return out
-
-
-def _step(x: Any, low: float, high: float) -> Any:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def _unit(way: Floats) -> Floats:

@@ -11,6 +11,7 @@ from handaug.render.hand import SEGMENTS, HandModel
 from handaug.render.mesh import vertex_normals
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.skin_maps import SkinMaps, skin_maps
+from handaug.render.smooth import smooth_step
 
 __all__ = ["NAIL_RAMP", "Surface", "surface_of"]
 
@@ -72,7 +73,7 @@ def surface_of(model: HandModel) -> Surface:
         seen = (rest.vertices[last_part] - tip) @ np.stack([along, np.cross(along, pad)], 1)
         nail[last_part] = _nail(seen, -normals[last_part] @ pad)
     # The inside of the forearm is a little paler too; at the wrist one becomes the other.
-    palm = _step(inner, -0.25, 0.35) * (0.15 + 0.85 * _step(rest.vertices[:, 1], -0.025, 0.03))
+    palm = smooth_step(inner, -0.25, 0.35) * (0.15 + 0.85 * smooth_step(rest.vertices[:, 1], -0.025, 0.03))
     return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32), skin_maps(model))
 
 
@@ -96,8 +97,3 @@ def _nail(place: NDArray[np.floating[Any]], outward: NDArray[np.floating[Any]]) 
     within = half * (1 - np.where(x < 0, (away**2.5).sum(0) ** 0.4, (away**3.5).sum(0) ** (1 / 3.5)))
     within = np.minimum(within, 0.005 * (outward - 0.35))  # not round the tip to the pad, nor down the sides
     return np.asarray(np.clip(0.5 + within / NAIL_RAMP, 0, 1))
-
-
-def _step(x: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.float64]:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t))

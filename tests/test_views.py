@@ -17,8 +17,9 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.estimators import build_estimator, save_estimator
 from handaug.models.estimators.predict import predict
-from handaug.models.estimators.views import look, view_transforms
+from handaug.models.estimators.views import view_transforms
 from handaug.models.evaluate import evaluate_checkpoint
+from handaug.models.warp import warp
 
 HEIGHT, WIDTH = 64, 80
 
@@ -70,7 +71,7 @@ def test_a_view_is_what_opencv_warps() -> None:
     images = np.stack([cv2.GaussianBlur(one, (0, 0), 2.0) for one in images])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     for transform in view_transforms(6, (HEIGHT, WIDTH)):
-        seen = look(pixels, transform).permute(0, 2, 3, 1).numpy()
+        seen = warp(pixels, torch.from_numpy(transform)[None]).permute(0, 2, 3, 1).numpy()
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         warped = [
             cv2.warpAffine(one, transform, (WIDTH, HEIGHT), flags=flags, borderMode=cv2.BORDER_REPLICATE)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
@@ -25,6 +24,7 @@ from handaug.models.dvae.config import DvaeConfig
 from handaug.models.dvae.modalities import POSE_PARTS
 from handaug.models.dvae.model import Batch
 from handaug.models.hand_frame import hand_frame, reflections, with_root
+from handaug.models.warp import warp
 
 __all__ = ["Poses", "Tags", "TrainRows", "move_images", "place_pixels", "read_poses", "read_train_rows", "to_network"]
 
@@ -196,13 +196,10 @@ def move_images(images: Tensor, angle: Tensor, mirrored: Tensor) -> Tensor:
         mirrored: (N,) bool.
     """
     height, width = images.shape[2:]
-    back = _turn(-angle)[:, :2, :2]
-    back = back * torch.stack([1.0 - 2.0 * mirrored.float(), torch.ones_like(angle)], 1)[:, :, None]
-    half = torch.tensor([width / 2, height / 2], device=images.device)
-    back = back * half[None, None] / half[None, :, None]  # pixels to grid_sample's -1..1
-    theta = torch.cat([back, torch.zeros_like(back[:, :, :1])], dim=2)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    linear = _turn(-angle)[:, :2, :2]
+    linear = linear * torch.stack([1.0 - 2.0 * mirrored.float(), torch.ones_like(angle)], 1)[:, :, None]
+    middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=angle.device)
+    return warp(images, torch.cat([linear, (middle - linear @ middle)[:, :, None]], dim=2))
 
 
 @dataclass

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from handaug.data_specs.errors import InputError
 from handaug.models.estimators.base import Estimator
-from handaug.models.estimators.views import back, look, view_transforms
+from handaug.models.estimators.views import back, view_transforms
+from handaug.models.warp import warp
 
 __all__ = ["Prediction", "predict"]
 
@@ -42,12 +43,11 @@ def predict(estimator: Estimator, images: NDArray[np.uint8], views: int = 1) -> 
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device).float() / 255.0
     flat, deep = [], []
     for number, transform in enumerate(view_transforms(views, (images.shape[1], images.shape[2]))):
-        seen = look(pixels, transform) if number else pixels
+        seen = warp(pixels, torch.from_numpy(transform)[None]) if number else pixels
         output = estimator(seen.contiguous(memory_format=torch.channels_last))
         places = _finite(estimator.keypoints(output), estimator, len(images))
         spatial = _finite(estimator.keypoints_3d(output), estimator, len(images)) if estimator.dimensions == 3 else None
-        if number:
-            places, spatial = back(places, spatial, transform)
+        places, spatial = back(places, spatial, transform)
         flat.append(places)
         deep += [] if spatial is None else [spatial]
     return Prediction(np.median(flat, 0).astype(np.float32), np.median(deep, 0).astype(np.float32) if deep else None)

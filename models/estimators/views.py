@@ -5,18 +5,15 @@ over views leaves most of them out. Test-time augmentation costs a forward pass 
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-__all__ = ["back", "look", "view_transforms"]
+__all__ = ["back", "view_transforms"]
 
-TURN = np.radians(30.0)
-"""Most that a view is turned by, either way; with `SCALE` and `SHIFT` inside what training's transforms show."""
-SCALE = 1.2
+_TURN = np.radians(30.0)
+"""Most that a view is turned by, either way; with `_SCALE` and `_SHIFT` inside what training's transforms show."""
+_SCALE = 1.2
 """Most that a view is enlarged or reduced by."""
-SHIFT = 0.05
+_SHIFT = 0.05
 """Most that a view is moved by along either axis, of the image's side."""
 _DRAW = 83
 
@@ -29,7 +26,7 @@ def view_transforms(number: int, size: tuple[int, int]) -> NDArray[np.float32]:
         size: Image height and width in pixels.
 
     Returns:
-        (number, 2, 3): pixels (x, y, 1) of a view to pixels of the image.
+        (number, 2, 3): pixels (x, y, 1) of a view to pixels of the image, for `handaug.models.warp`.
     """
     height, width = size
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -37,28 +34,10 @@ def view_transforms(number: int, size: tuple[int, int]) -> NDArray[np.float32]:
     maps = np.tile(np.eye(2, 3), (number, 1, 1))
     for one in maps[1:]:
         angle, zoom, *shift = rng.uniform(-1, 1, 4)
-        cosine, sine = np.cos(angle * TURN), np.sin(angle * TURN)
-        one[:, :2] = np.array([[cosine, -sine], [sine, cosine]]) * SCALE**zoom
-        one[:, 2] = middle + np.array(shift) * SHIFT * (width, height) - one[:, :2] @ middle
+        cosine, sine = np.cos(angle * _TURN), np.sin(angle * _TURN)
+        one[:, :2] = np.array([[cosine, -sine], [sine, cosine]]) * _SCALE**zoom
+        one[:, 2] = middle + np.array(shift) * _SHIFT * (width, height) - one[:, :2] @ middle
     return maps.astype(np.float32)
-
-
-def look(images: Tensor, transform: NDArray[np.float32]) -> Tensor:
-    """Images (N, C, H, W) as one view (2, 3) shows them, bilinear; beyond the border its pixels are repeated, as in
-    training."""
-    height, width = images.shape[-2:]
-    y, x = torch.meshgrid(
-        torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij"
-    )
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ torch.from_numpy(transform).T
-    grid = (places + 0.5) * 2.0 / torch.tensor([width, height]) - 1.0
-    return functional.grid_sample(
-        images,
-        grid.to(images.device).expand(len(images), -1, -1, -1),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
 
 
 def back(
