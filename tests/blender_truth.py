@@ -7,6 +7,7 @@ off the middle),
 * the hand's object index and depth at pixel centres: `index`, `depth` (S, H, W);
 * the backdrop's panorama straight through the camera: `panorama` (H, W, 3), beside ours: `looked_up`;
 * object index and depth of pictures with two hands, with things held, worn and in front: `full_index`, `full_depth`;
+* a green card with a red coat, striped and not: `coats` (2, H, W, 3), with the width of their stripes, `coat_widths`;
 * a white card under each kind of light: `card` radiance, where `lighting.measure` says `card_expected`.
 """
 
@@ -26,7 +27,7 @@ from handaug.render.config import RenderConfig
 from handaug.render.hand import HandModel
 from handaug.render.lighting import Light, measure, rotation_matrix
 from handaug.render.posing import sample_hand
-from handaug.render.scene import HandScene
+from handaug.render.scene import Coat, HandScene, Thing
 from handaug.render.surface import surface_of
 from handaug.render.worker import claim_core
 
@@ -122,7 +123,7 @@ def main(out: str) -> None:
     bpy.data.objects.remove(ball)
     arrays = {name: np.array(values) for name, values in found.items()}
     arrays["balls"] = arrays["balls"].reshape(len(hands), -1, SIZE, SIZE)
-    np.savez(out, **arrays, **panorama_truth(session), **card_truth(session))
+    np.savez(out, **arrays, **panorama_truth(session), **coat_truth(session), **card_truth(session))
 
 
 def panorama_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
@@ -144,6 +145,23 @@ def panorama_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
         ours.append(panorama.radiance(rays @ rotation_matrix(appearance.rotation).T))
     session.scene.render.film_transparent = True
     return {"panorama": np.array(seen), "looked_up": np.array(ours)}
+
+
+def coat_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
+    """A card of 20 x 20 mm that fills the picture; the way to the coat's border is x, from the middle to the right."""
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.01
+    aim_camera(session.scene, np.array([[3200, 0, 31.5], [0, 3200, 31.5], [0, 0, 1]], np.float32), SIZE)
+    seen, widths = [], (0.0043, 1.0)
+    for width in widths:
+        coat = Coat(np.array([1.0, 0.0, 0.0]), corners[:, 0], width)
+        vertices = np.column_stack([corners, np.ones(4)]).astype(np.float32)
+        card = Thing(
+            vertices, np.arange(4, dtype=np.int32)[None], np.array([[0, 1, 0]], np.float32), 1.0, 0.0, 0, 1, coat
+        )
+        session._things.place((card,))
+        seen.append(session.shoot(16, 0, denoise=False)["Combined"][..., :3])
+    session._things.place(())
+    return {"coats": np.array(seen), "coat_widths": np.array(widths)}
 
 
 def card_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:

@@ -111,6 +111,17 @@ def test_mask_and_depth_agree_with_blenders(truth: Arrays) -> None:
             case += 1
 
 
+def test_coats_end_where_their_values_cross_zero_and_take_turns(truth: Arrays) -> None:
+    """One face, so that no border can follow the mesh's: right of the middle red, then green and red by turns."""
+    x = (np.arange(64) - 31.5) / 3200
+    for picture, width in zip(truth["coats"], truth["coat_widths"], strict=True):
+        red = picture[..., 0] > picture[..., 1]
+        from_border = np.abs(x - width * np.round(x / width))
+        clear = from_border > 0.0004  # where one colour becomes the other
+        assert clear.sum() > 45
+        assert (red == (np.floor(x / width) % 2 == 0))[:, clear].all()
+
+
 def test_labels_of_full_pictures_agree_with_blenders(truth: Arrays) -> None:
     """Two hands, sleeves, gloves, jewellery, things held and in front: who is seen where, by Blender's object index."""
     model = HandModel.load()
