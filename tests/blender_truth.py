@@ -8,6 +8,7 @@ off the middle),
 * the backdrop's panorama straight through the camera: `panorama` (H, W, 3), beside ours: `looked_up`;
 * object index and depth of pictures with two hands, with things held, worn and in front: `full_index`, `full_depth`;
 * a green card with a red coat, striped and not: `coats` (2, H, W, 3), with the width of their stripes, `coat_widths`;
+* one picture with things, drawn again and again, its meshes filled anew each time: `repeats` (R, H, W, 4);
 * a white card under each kind of light: `card` radiance, where `lighting.measure` says `card_expected`.
 """
 
@@ -109,6 +110,7 @@ def main(out: str) -> None:
         passes = session.shoot(1, 0, denoise=False)
         found["full_index"].append(passes["Object Index"][..., 0])
         found["full_depth"].append(passes["Depth"][..., 0])
+    found["repeats"] = draw_again(session, full_scenes(model)[2])
     session.render(hands[0][0], appearance, light, samples=1, seed=0)  # nothing but a hand
 
     scene.cycles.filter_width = 1.0
@@ -124,6 +126,18 @@ def main(out: str) -> None:
     arrays = {name: np.array(values) for name, values in found.items()}
     arrays["balls"] = arrays["balls"].reshape(len(hands), -1, SIZE, SIZE)
     np.savez(out, **arrays, **panorama_truth(session), **coat_truth(session), **card_truth(session))
+
+
+def draw_again(session: BlenderSession, scene: HandScene) -> list[NDArray[np.float32]]:
+    """The radiance of one scene, twelve times from new meshes."""
+    found = []
+    for _ in range(12):
+        session._placed = None
+        session._things.place(())
+        session._behind.place(())
+        session._place(scene)
+        found.append(session.shoot(2, 7, denoise=False)["Combined"])
+    return found
 
 
 def panorama_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:

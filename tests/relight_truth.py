@@ -6,6 +6,7 @@ python relight_truth.py OUT.npz draws one hand with something in it, 32 px, many
   lamps on at once. The material is the same (no subsurface), nothing is denoised or smoothed. The first look has a skin
   of its own, the others the skin that was traced; the third one lamp alone;
 * `shares` (H, W, 4), `alpha` (H, W): how much of what is seen is skin of each paint, and how much is anything;
+* `repeats` (R, H, W, 4): the same scene drawn again and again, its meshes filled anew each time;
 * `memory` (2,): resident megabytes after 20 and after 60 traces.
 """
 
@@ -13,6 +14,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+from blender_truth import draw_again
 
 from handaug.render.appearance import sample_appearance, sample_rig
 from handaug.render.blender.session import BlenderSession
@@ -68,7 +70,8 @@ def main(out: str) -> None:
     for k in range(60):
         session.trace(hand, [(rig, light, k)], samples=(2, 1))
         memory += [resident_mb()] if k in (19, 59) else []
-    np.savez(out, relit=relit, direct=direct, shares=traced.shares, alpha=traced.alpha, memory=memory)
+    again = draw_again(session, hand)
+    np.savez(out, relit=relit, direct=direct, shares=traced.shares, alpha=traced.alpha, memory=memory, repeats=again)
 
 
 if __name__ == "__main__":

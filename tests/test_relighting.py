@@ -135,13 +135,18 @@ def test_smoothing_stops_at_edges() -> None:
     assert found[2:-2, 2:6].std() < 0.5
 
 
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
+    out = tmp_path_factory.mktemp("truth") / "truth.npz"
+    script = Path(__file__).with_name("relight_truth.py")
+    subprocess.run([sys.executable, "-W", "ignore", script, out], check=True, stderr=subprocess.DEVNULL)
+    with np.load(out) as arrays:
+        return dict(arrays)
+
+
 @needs_blender
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_sums_of_lights_are_what_blender_draws_with_all_of_them(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("relight_truth.py")
-    subprocess.run([sys.executable, "-W", "ignore", script, tmp_path / "t.npz"], check=True, stderr=subprocess.DEVNULL)
-    with np.load(tmp_path / "t.npz") as arrays:
-        truth = dict(arrays)
+def test_sums_of_lights_are_what_blender_draws_with_all_of_them(truth: Arrays) -> None:
     skin, alpha = truth["shares"].sum(-1), truth["alpha"]
     assert skin.min() >= 0 and skin.max() <= 1 + 1e-4 and (skin * alpha > 0.9).mean() > 0.1
     assert ((1 - skin) * alpha > 0.9).mean() > 0.02, "something is held"
@@ -154,6 +159,14 @@ def test_sums_of_lights_are_what_blender_draws_with_all_of_them(tmp_path: Path) 
         assert np.abs(a - b).mean() / scale < (0.12 if number == 0 else 0.09)
     before, after = truth["memory"]
     assert after - before < 4, "40 traces must not keep what they drew"
+
+
+@needs_blender
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_traces_repeat_to_the_last_bit(truth: Arrays) -> None:
+    """Hand and thing alike: here neither scatters light below its surface, so Cycles would bake both at times."""
+    assert truth["repeats"][0].max() > 0
+    np.testing.assert_array_equal(truth["repeats"], np.broadcast_to(truth["repeats"][0], truth["repeats"].shape))
 
 
 # -- the job

@@ -6,6 +6,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.render.blender.repeatable import never_bake
 from handaug.render.relighting import SHARES_PASS, SKIN_PASS
 from handaug.render.scene import Skin
 from handaug.render.skin_maps import SkinMaps
@@ -126,7 +127,7 @@ class SkinMaterial:
     def for_relighting(self, layer: Any) -> None:
         """Leave subsurface scattering to `handaug.render.relighting`, and let the view layer tell what that needs: how
         much of a pixel is skin (`SKIN_PASS`), and how much of it red, palm and nail (`SHARES_PASS`)."""
-        self._shader["Subsurface Weight"].default_value = 0.0
+        never_bake(self._tree)  # which sets the weight to zero
         blotch, palm, nail = self._weights
         shares = None
         for factor, own in ((blotch, (1, 0, 0, 1)), (palm, (0, 1, 0, 1)), (nail, (0, 0, 1, 1))):

@@ -6,6 +6,7 @@ import bpy
 import numpy as np
 
 from handaug.render.blender.camera import to_blender
+from handaug.render.blender.repeatable import never_bake
 from handaug.render.scene import Coat, Thing
 
 __all__ = ["Things"]
@@ -61,6 +62,7 @@ class Things:
         link(edge.outputs["Result"], coated.inputs["Factor"])
         link(paint.outputs["Color"], coated.inputs[6])
         link(coated.outputs[2], nodes["Principled BSDF"].inputs["Base Color"])
+        never_bake(material.node_tree)
         holder = bpy.data.objects.new(f"thing{k}", bpy.data.meshes.new(f"thing{k}"))
         holder.data.materials.append(material)
         holder.pass_index = 0 if self._behind else 2 + k
