@@ -28,7 +28,7 @@ What remains of the noise:
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ SKIN_PASS, SHARES_PASS = "skin", "shares"
 
 Floats = NDArray[np.float32]
 Passes = dict[str, Floats]
+Box = tuple[slice, slice]
 SAMPLES = "samples"
 """Entry of a set of passes: its number of samples per pixel."""
 
@@ -57,20 +58,27 @@ _LEAST = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """The lights of a rig on a pose, each alone: the panorama with mean radiance 1, then white lamps of share 1."""
+    """The lights of a rig on a pose, each alone: the panorama with mean radiance 1, then white lamps of share 1.
+
+    In the part of the picture, h x w, that the hand takes; elsewhere is nothing.
+    """
 
     irradiance: Floats
-    """(L, H, W, 3)."""
+    """(L, h, w, 3)."""
     gloss: Floats
-    """(L, H, W, 3)."""
+    """(L, h, w, 3)."""
     albedo: Floats
-    """(H, W, 3) of the skin traced and of all else."""
+    """(h, w, 3) of the skin traced and of all else."""
     shares: Floats
-    """(H, W, 4) of the four paints of a skin; sums to how much of what is seen is skin."""
+    """(h, w, 4) of the four paints of a skin; sums to how much of what is seen is skin."""
     paints: Floats
     """(4, 3) of the skin traced."""
     alpha: Floats
-    """(H, W) how much of a pixel is covered; all else is of what covers it."""
+    """(h, w) how much of a pixel is covered; all else is of what covers it."""
+    box: Box
+    """Rows and columns of this part."""
+    size: int
+    """Side of the whole picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +107,13 @@ class Gathered:
     """(H, W, 3)."""
     depth: Floats
     """(H, W) metres."""
+
+    def cut(self, box: Box) -> "Gathered":
+        """The same of a part of the picture."""
+        rows, columns = box
+        lights = {name: getattr(self, name)[:, rows, columns] for name in ("diffuse", "gloss", "cover")}
+        rest = ("combined", "albedo", "shares", "skin", "alpha", "normal", "depth")
+        return replace(self, **lights, **{name: getattr(self, name)[rows, columns] for name in rest})
 
 
 def gather(passes: Sequence[Passes]) -> Gathered:
@@ -168,24 +183,42 @@ class Guide:
 
 
 def assemble(
-    gathered: Gathered, *, guide: Guide, denoise: Callable[[Floats], Floats], skin: Skin, pixel: float
-) -> Traced:
+    gathered: Sequence[Gathered], *, denoise: Callable[[Floats], Floats], skins: Sequence[Skin], pixel: float
+) -> list[Traced]:
     """Make what `relight` needs.
 
     Args:
-        gathered: Of one rig.
-        guide: Of this pose.
+        gathered: Of each rig of a pose.
         denoise: For the panorama's light.
-        skin: As it was traced.
+        skins: As they were traced.
         pixel: Metres that a pixel spans on the hand.
     """
-    g, alpha = gathered, gathered.alpha[..., None]
-    clean = denoise(g.combined)
+    box, size = _box(gathered), len(gathered[0].alpha)
+    clean = [replace(g, combined=denoise(g.combined)).cut(box) for g in gathered]
+    guide = Guide(clean)
+    return [_assemble(g, guide, skin, pixel, box, size) for g, skin in zip(clean, skins, strict=True)]
+
+
+def _box(gathered: Sequence[Gathered]) -> Box:
+    """Where anything is seen, and as far around it as a mean over neighbours reaches."""
+    seen = np.any([g.alpha > 0 for g in gathered], axis=0)
+    if not seen.any():
+        return slice(None), slice(None)
+    return _around_true(seen.any(1)), _around_true(seen.any(0))
+
+
+def _around_true(line: NDArray[np.bool_]) -> slice:
+    found = np.flatnonzero(line)
+    return slice(max(0, int(found[0]) - _REACH), int(found[-1]) + 1 + _REACH)
+
+
+def _assemble(g: Gathered, guide: Guide, skin: Skin, pixel: float, box: Box, size: int) -> Traced:
+    alpha = g.alpha[..., None]
     shine, matt = _blur(np.stack([g.gloss[0], g.diffuse[0] * g.albedo]))
     share = np.where(g.albedo > _LEAST, np.clip(shine / np.maximum(shine + matt, 1e-6), 0, 1), 1)
     own = np.maximum(g.cover[0, ..., None], 0.1)
     lights = np.concatenate([g.diffuse, g.gloss / np.maximum(g.cover, 1e-3)[..., None]], -1)
-    lights[0] = np.concatenate([clean * (1 - share) / np.maximum(g.albedo, _LEAST), clean * share / own], -1)
+    lights[0] = np.concatenate([g.combined * (1 - share) / np.maximum(g.albedo, _LEAST), g.combined * share / own], -1)
     # The denoiser smooths outlines too, and a pixel there may be seen by few samples: at the edge, all is taken from
     # inside, and the outline itself from the samples of all rigs.
     inside = g.alpha > 0.99
@@ -204,6 +237,8 @@ def assemble(
         shares=np.concatenate([np.maximum(skinned - shares.sum(-1, keepdims=True), 0), shares], -1),
         paints=skin.paints.astype(np.float32),
         alpha=guide.alpha,
+        box=box,
+        size=size,
     )
 
 
@@ -223,7 +258,9 @@ def relight(traced: Traced, appearance: Appearance) -> Floats:
     light = np.einsum("khwc,kc->hwc", traced.irradiance, strengths) * albedo
     light += np.einsum("khwc,kc->hwc", traced.gloss, strengths)
     alpha = traced.alpha[..., None]
-    return np.concatenate([light * alpha, alpha], -1)
+    picture = np.zeros((traced.size, traced.size, 4), np.float32)
+    picture[traced.box] = np.concatenate([light * alpha, alpha], -1)
+    return picture
 
 
 def _mean(passes: Sequence[Passes], name: str) -> Floats:

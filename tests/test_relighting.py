@@ -102,11 +102,15 @@ def test_a_new_skin_changes_what_is_skin_in_proportion_and_leaves_gloss_alone() 
         shares=shares,
         paints=paints,
         alpha=np.ones((2, 2), np.float32),
+        box=(slice(1, 3), slice(0, 2)),
+        size=4,
     )
     skin = replace(rig.skin, color=(0.1, 0.2, 0.3), palm=(0.3, 0.2, 0.1), blotch=0.0)
     look = replace(rig, skin=skin, environment_share=0.5, lamps=(replace(rig.lamps[0], color=(1, 2, 0)), rig.lamps[1]))
     weight = np.array([0.5 + 1 + 1, 0.5 + 2 + 1, 0.5 + 0 + 1])
-    found = relight(traced, look)
+    picture = relight(traced, look)
+    assert picture.shape == (4, 4, 4) and picture[..., 3].sum() == 4 and not picture[0].any()
+    found = picture[1:3, :2]
     np.testing.assert_allclose(found[0, 0, :3], weight * (0.8 * 0.2 + 0.1), rtol=1e-5)  # lines darken by 0.8
     np.testing.assert_allclose(found[1, 0, :3], weight * (0.4 + 0.1), rtol=1e-5)  # no skin
 

@@ -33,7 +33,7 @@ from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMate
 from handaug.render.blender.things import Things
 from handaug.render.environment import Panorama, Surrounding, directions
 from handaug.render.lighting import Light
-from handaug.render.relighting import SAMPLES, Gathered, Guide, Traced, assemble, gather
+from handaug.render.relighting import SAMPLES, Gathered, Traced, assemble, gather
 from handaug.render.scene import Appearance, HandScene
 from handaug.render.surface import Surface
 
@@ -182,14 +182,10 @@ class BlenderSession:
         """
         self._place(hand)
         gathered = [self._trace(hand, *rig, samples) for rig in rigs]
-        guide = Guide(gathered)
         if hand.size not in self._denoisers:
             self._denoisers = {hand.size: Denoiser(hand.size)}
         denoise, pixel = self._denoisers[hand.size], hand.centre[2] / float(hand.intrinsics[0, 0])
-        return [
-            assemble(found, guide=guide, denoise=denoise, skin=rig.skin, pixel=pixel)
-            for found, (rig, _, _) in zip(gathered, rigs, strict=True)
-        ]
+        return assemble(gathered, denoise=denoise, skins=[rig.skin for rig, _, _ in rigs], pixel=pixel)
 
     def _trace(self, hand: HandScene, rig: Appearance, light: Light, seed: int, samples: tuple[int, int]) -> Gathered:
         self._light(rig, light, hand.centre)
