@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from handaug.data_specs.errors import InputError
-from handaug.render.environment import Surrounding
+from handaug.render.environment import Surrounding, block_means
 from handaug.render.lighting import Light, rotation_matrix
 from handaug.render.scene import Appearance
 
@@ -112,8 +112,7 @@ def _window(appearance: Appearance, light: Light, around: Surrounding, size: int
         [np.broadcast_to(x, (fine, fine)), np.broadcast_to(x[:, None], (fine, fine)), np.ones((fine, fine))], -1
     )
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    seen = around.radiance(rays @ rotation_matrix(appearance.rotation).T)
-    seen = seen.reshape(size, 2, size, 2, 3).mean((1, 3))
+    seen = block_means(around.radiance(rays @ rotation_matrix(appearance.rotation).T), 2)
     return np.asarray(seen * light.environment_strength * light.exposure * np.array(light.balance))
 
 

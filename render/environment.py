@@ -18,6 +18,7 @@ __all__ = [
     "Room",
     "Sky",
     "Surrounding",
+    "block_means",
     "directions",
     "look_up",
     "make_surrounding",
@@ -41,6 +42,11 @@ def directions(height: int, width: int) -> NDArray[np.float64]:
     c = np.cos(height_angle)[:, None]
     z = np.broadcast_to(np.sin(height_angle)[:, None], (height, width))
     return np.stack([c * np.cos(azimuth), c * np.sin(azimuth), z], -1)
+
+
+def block_means(picture: NDArray[Any], k: int) -> NDArray[Any]:
+    """(H / k, W / k, C) means over blocks of k x k pixels; many times faster than numpy's mean over two axes."""
+    return np.asarray(sum(picture[y::k, x::k] for y in range(k) for x in range(k)) / k**2, picture.dtype)
 
 
 def look_up(panorama: NDArray[np.float32], d: NDArray[np.float64]) -> NDArray[np.float64]:

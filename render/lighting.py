@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.render.environment import directions
+from handaug.render.environment import block_means, directions
 from handaug.render.scene import Appearance
 
 __all__ = ["Light", "measure", "rotation_matrix"]
@@ -61,8 +61,7 @@ def _seen_normals() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _small(panorama: Floats, rows: int = 32) -> Floats:
     height, width = panorama.shape[:2]
     k = max(1, height // rows)
-    cut = panorama[: height // k * k, : width // k * k]
-    return np.asarray(cut.reshape(height // k, k, width // k, k, 3).mean((1, 3)), np.float32)
+    return block_means(panorama[: height // k * k, : width // k * k], k)
 
 
 def measure(appearance: Appearance, panorama: Floats, channels: int) -> Light:
