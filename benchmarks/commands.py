@@ -23,6 +23,7 @@ __all__ = [
     "check_labelled",
     "claim",
     "handaug",
+    "last_line",
     "listed",
     "make_folder",
     "one_of",
@@ -47,6 +48,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what `run_script` turns into that line."""
         raise InputError(f"{message.removeprefix('argument ')} (see `{self.prog} --help`)")
+
+
+def last_line(stderr: str) -> str:
+    """What a program said last before it failed."""
+    return (stderr.splitlines() or ["no message"])[-1]
 
 
 def at_least(least: int) -> Callable[[str], int]:

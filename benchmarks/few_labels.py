@@ -1,6 +1,6 @@
 """The gain in-domain when few poses are labelled.
 
-    python benchmarks/few_labels.py OUT [--budgets 25,100] [--seeds 5] [--steps 8000] [--n 20000] [--device auto]
+    python benchmarks/few_labels.py OUT [--label-budgets 25,100] [--seeds 5] [--steps 8000] [--n 20000] [--device auto]
 
 The target of `headset.py` plays real: it is trained on, at each budget with the labels of so many poses, and tested on.
 Minted images show poses of renders in the looks of its unlabelled train images, so they are the same at each budget.
@@ -19,10 +19,10 @@ from handaug.cli.common import run_script
 def main() -> int:
     parser = Parser(description=__doc__)
     add_options(parser)
-    parser.add_argument("--budgets", default="25,100", help="in poses, or all; --label-budgets of train-pose")
+    parser.add_argument("--label-budgets", default="25,100", help="in poses, or all; as in train-pose")
     given = parser.parse_args()
     files = prepare(given)
-    data = ("--real", files.target, "--label-budgets", given.budgets, "--out", given.out / "few-labels")
+    data = ("--real", files.target, "--label-budgets", given.label_budgets, "--out", given.out / "few-labels")
     handaug("train-pose", *data, *training_options(given, files))
     return 0
 

@@ -67,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checker-steps", type=positive, default=12_000, help="of each of the two")
     parser.add_argument("--arms", default="real+renders,real+renders+minted", help="beside the four")
     parser.add_argument("--device", type=pick_device, default="auto")
-    parser.set_defaults(budgets="all")
+    parser.set_defaults(label_budgets="all")
 
 
 def prepare(given: argparse.Namespace) -> Recordings:
@@ -84,7 +84,7 @@ def prepare(given: argparse.Namespace) -> Recordings:
         steps=given.steps,
         precision=given.precision or "32-true",
         minted_fraction=given.minted_fraction,
-        label_budgets=given.budgets,
+        label_budgets=given.label_budgets,
     )
     make_folder(given.out)
     where, device = ("--workspace", given.out), ("--device", given.device)

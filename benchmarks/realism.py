@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commands import Parser, at_least, make_folder, positive
+from commands import Parser, at_least, last_line, make_folder, positive
 from numpy.typing import NDArray
 
 from handaug.cli.common import RichProgress, run_script
@@ -194,7 +194,7 @@ def ask(rows: HandDataset, answers: Path, python: Path) -> Judged:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         images.unlink()
         if done.returncode:
-            raise WorkError(f"MediaPipe failed on {rows.path}: {(done.stderr.splitlines() or ['no message'])[-1]}")
+            raise WorkError(f"MediaPipe failed on {rows.path}: {last_line(done.stderr)}")
         working.replace(store)
     with np.load(store) as answer:
         places, labels = pixels_of_shares(answer["landmarks"], width, height), [str(word) for word in answer["label"]]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commands import Parser, at_least, positive
+from commands import Parser, at_least, last_line, positive
 from numpy.typing import NDArray
 
 from handaug.cli.common import run_script
@@ -173,7 +173,7 @@ def main() -> int:
                 env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
             )  # fmt: skip
             if done.returncode:
-                raise WorkError(f"drawing {way} failed: {(done.stderr.splitlines() or ['no message'])[-1]}")
+                raise WorkError(f"drawing {way} failed: {last_line(done.stderr)}")
             with np.load(out) as arrays:
                 parts.append(dict(arrays))
     report(*parts)

@@ -254,7 +254,7 @@ REAL_HANDS = "OUT --real real.h5 --renders real.h5 --first 8 --gap 2"
         ("dvae_study", "weights real.h5 OUT --betas --latents", "--betas"),
         ("dvae_study", "", "{weights,joint}"),
         ("export_speed", "real.h5 --limit 0", "--limit: 0"),
-        ("few_labels", "OUT --budgets 1", "--label-budgets 1"),
+        ("few_labels", "OUT --label-budgets 1", "--label-budgets 1"),
         ("hand_shapes", "--poses -1", "--poses: -1"),
         ("mixing", "real.h5 real.h5 OUT --fractions 0.5,x", "--fractions: x"),
         ("mixing", "real.h5 real.h5 OUT --weight-scales -3", "--weight-scales: -3"),

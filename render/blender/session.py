@@ -1,7 +1,7 @@
 """One Blender, one scene, kept for the life of the process: a hand and an appearance in, linear light out.
 
 What makes it fast (measured on two cores, 64 px): the environment's importance map is set by hand to the size of the
-panorama (AUTOMATIC rebuilds a 4096 px map, 1.3 s, at each change); panoramas are averaged down to 256 px, since a map
+panorama (AUTOMATIC rebuilds a 4096 px map, 1.3 s, at each change); panoramas are averaged down to 128 px, since a map
 smaller than its picture misses small lamps; one mesh is refilled, never replaced; data persists between renders;
 passes are read from the engine without a file; OIDN runs at FAST with no prefilter. Blender's own threads spin when
 there are more of them than cores: the process must be pinned to one core before this module is imported
@@ -40,7 +40,7 @@ from handaug.render.surface import Surface
 __all__ = ["SECOND_HAND", "BlenderSession", "panorama_files"]
 
 Floats = NDArray[np.float32]
-_MAP = 256
+_MAP = 128
 """Width of the lighting panorama and of its importance map."""
 _FINE = 1024
 """Widest panorama kept for the backdrop."""
@@ -149,7 +149,7 @@ class BlenderSession:
         return appearance.surrounding or Panorama(self._panorama(appearance).fine)
 
     def lighting(self, appearance: Appearance) -> Floats:
-        """(H, W, 3) linear, first row up, 256 px wide: what lights the hand."""
+        """(H, W, 3) linear, first row up, 128 px wide: what lights the hand."""
         return self._panorama(appearance).coarse
 
     def render(self, hand: HandScene, appearance: Appearance, light: Light, *, samples: int, seed: int) -> Floats:
