@@ -137,7 +137,7 @@ def loop(count: int, size: int, quality: str) -> dict[str, float]:
             hand, (look,) = scenes[k]
             session._place(hand)
             session._light(look.appearance, look.light, hand.centre)
-            session._skin.wear(look.appearance.skin)
+            session._skin.wear(look.appearance.skin.at_age(hand.age))
             scene.render.filepath = f"{folder}/{k}.png"
             bpy.ops.render.render(write_still=True)
             return 1

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.render.environment import Room, make_surrounding
-from handaug.render.scene import Appearance, Backdrop, Lamp, Sensor, Skin, Vector
+from handaug.render.scene import SKIN_LAYOUTS, Appearance, Backdrop, Lamp, Sensor, Skin, Vector
 from handaug.render.seeds import Factor, Kind, generator, identity
 from handaug.render.skin_model import TYPICAL_BLOOD, melanin_of_tone, skin_reflectance
 
@@ -33,7 +33,7 @@ _HAND_BLOOD = 1.5
 ours (red over luminance 1.41 against 1.23): a* of CIELAB becomes 10 to 13 for the back and 13 to 16 for the palm."""
 _TRACED_TONE = 0.4
 """Between light and dark: in proportion, no skin is far from the one that is traced."""
-_RELIEF = ("roughness", "specular", "bump", "subsurface", "crease", "vein", "wet", "offset")
+_RELIEF = ("roughness", "specular", "bump", "subsurface", "crease", "vein", "wet", "offset", "layout")
 """What a skin is beside its colours."""
 _WARM, _COOL = np.array([1.5, 0.95, 0.55]), np.array([0.85, 0.98, 1.17])
 
@@ -239,6 +239,7 @@ def _skin(rng: np.random.Generator, detail: np.random.Generator, tone: float | N
         vein=float(np.clip(detail.normal(0.3, 0.4), 0, 1)),
         wet=float(detail.uniform(0.1, 0.6)) if detail.uniform() < 0.08 else 0.0,
         offset=_vector(rng.uniform(-10, 10, 3)),
+        layout=int(detail.integers(SKIN_LAYOUTS)),
     )
 
 

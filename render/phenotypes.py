@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 
 from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, VARIATIONS
 
-__all__ = ["Phenotypes"]
+__all__ = ["Phenotypes", "age_of"]
+
+
+def age_of(shape: NDArray[np.floating[Any]], hand_model: str) -> float:
+    """anny's age of a shape vector: 1/3 a child, 2/3 a young adult, 1 old; of MANO's hands, which have none, 2/3."""
+    return float(shape[PHENOTYPES.index("age")]) if hand_model == "anny" else 2 / 3
 
 
 class Phenotypes:

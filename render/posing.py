@@ -31,6 +31,7 @@ from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, HandModel, PosedHand, 
 from handaug.render.labels import OTHER_HAND, PROP, rasterise, sight
 from handaug.render.maps import normal_map, uv_map
 from handaug.render.mesh import mirror_quads
+from handaug.render.phenotypes import age_of
 from handaug.render.pose_prior import HandPose
 from handaug.render.props import PROPS, Prop
 from handaug.render.scene import HandScene, OtherHand, Thing
@@ -176,7 +177,7 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
         row.posed.factors["camera"] = CHOICES["camera"].index(preset)
     scene = _on_surface(config, rng(Factor.SURFACE), rows)
     labels = [_labels(config, model, shape, pose, row, number) for number, row in enumerate(rows)]
-    return LabelledHand(scene, *labels)
+    return LabelledHand(replace(scene, age=age_of(shape, config.hand_model)), *labels)
 
 
 def _on_surface(config: RenderConfig, rng: np.random.Generator, rows: list[_Row]) -> HandScene:
@@ -307,14 +308,13 @@ def _rows(
 ) -> list[_Row]:
     """Each hand of a view, or the first `count`, as a row of its own."""
     joints = np.concatenate([hand.hand.joints for hand in view.hands])
-    middle = (joints.min(0) + joints.max(0)) / 2
-    centre = (float(middle[0]), float(middle[1]), float(middle[2]))
+    x, y, z = ((joints.min(0) + joints.max(0)) / 2).tolist()
     out = []
     for number, hand in enumerate(view.hands[:count]):
         others = [other for k, other in enumerate(view.hands) if k != number]
         things = hand.things + tuple(_of_other(thing) for other in others for thing in other.things) + extra
         other = OtherHand(others[0].hand.vertices, others[0].left) if others else None
-        scene = HandScene(hand.hand.vertices, view.camera, config.size, hand.left, centre, things, other)
+        scene = HandScene(hand.hand.vertices, view.camera, config.size, hand.left, (x, y, z), things, other)
         out.append(_Row(hand, scene, *_sight(scene, hand.hand.joints, model)))
     return out
 

@@ -23,7 +23,18 @@ from numpy.typing import NDArray
 
 from handaug.render.environment import Room, Sky
 
-__all__ = ["Appearance", "Backdrop", "Coat", "HandScene", "Lamp", "OtherHand", "Sensor", "Skin", "Thing"]
+__all__ = [
+    "SKIN_LAYOUTS",
+    "Appearance",
+    "Backdrop",
+    "Coat",
+    "HandScene",
+    "Lamp",
+    "OtherHand",
+    "Sensor",
+    "Skin",
+    "Thing",
+]
 
 Vector = tuple[float, float, float]
 
@@ -44,6 +55,10 @@ class Lamp:
     """Irradiance on a surface that faces it, over pi."""
     color: Vector
     """Mean 1."""
+
+
+SKIN_LAYOUTS = 4
+"""Palms and backs of hands whose lines and veins run differently."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,18 @@ class Skin:
     """Weight of a film of water or sweat."""
     offset: Vector
     """Where in the noise the blotches are read."""
+    layout: int
+    """Which of `SKIN_LAYOUTS` courses its lines and veins take."""
+
+    def at_age(self, age: float) -> "Skin":
+        """The skin of somebody of this age (`HandScene.age`): veins stand out on old hands, children's are smooth."""
+        old, young = float(np.clip(3 * age - 2, 0, 1)), float(np.clip(2 - 3 * age, 0, 1))
+        return replace(
+            self,
+            crease=self.crease * (1 + 0.2 * old - 0.5 * young),
+            vein=float(np.clip(self.vein + 0.45 * old - 0.6 * young, 0, 1)),
+            bump=self.bump * (1 + 0.5 * old - 0.3 * young),
+        )
 
     @property
     def paints(self) -> NDArray[np.float64]:
@@ -219,6 +246,8 @@ class HandScene:
     """The other hand, where both are in the frame."""
     surface: Thing | None = None
     """What it lies on or hovers over, behind all else; no label knows of it."""
+    age: float = 2 / 3
+    """1/3 a child, 2/3 a young adult, 1 old: lines and veins are plainer for it."""
 
     @property
     def solid(self) -> NDArray[np.float64]:

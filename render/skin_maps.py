@@ -1,10 +1,11 @@
-"""Lines of the palm and the fingers, wrinkles over the knuckles, veins: two maps of the skin at rest, drawn once.
+"""Lines of the palm and the fingers, wrinkles over the knuckles, veins: maps of the skin at rest, drawn once.
 
 The flat hand (all angles zero) is looked at from the palm's side and from the back; x and y of its own frame
 (`handaug.render.hand`) are the maps' axes, so that a texture read at a skin point's rest position moves with the skin.
 Everything is laid out from the joints, as surface anatomy has it: flexion creases of the fingers over (palm) their
 joints and at their roots; the three great lines of the palm; bracelet lines of the wrist; on the back wrinkles across
-PIP and DIP joints, darker there; veins that rise between the knuckles and join towards the wrist.
+PIP and DIP joints, darker there; veins that rise between the knuckles and join towards the wrist. What differs from
+person to person (where lines begin and end, how they bend, where veins join) is drawn for a few layouts.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.joints import FINGERS
 from handaug.render.hand import HandModel
 from handaug.render.pose_prior import ANGLES, HandPose
+from handaug.render.scene import SKIN_LAYOUTS
 
 __all__ = ["SkinMaps", "skin_maps"]
 
@@ -27,10 +29,10 @@ _Line = tuple[Floats, float, float]
 
 @dataclass(frozen=True, eq=False)
 class SkinMaps:
-    """Two maps of the same place."""
+    """Two maps of the same place for each of N layouts."""
 
     palm: NDArray[np.float32]
-    """(S, S, 3) in [0, 1], first row at the greatest y: depth of creases, veins (none), darker skin (none)."""
+    """(N, S, S, 3) in [0, 1], first row at the greatest y: depth of creases, veins (none), darker skin (none)."""
     back: NDArray[np.float32]
     """Likewise: depth of wrinkles, height of veins, darker skin over the knuckles."""
     low: tuple[float, float]
@@ -45,12 +47,16 @@ def skin_maps(model: HandModel) -> SkinMaps:
     low, high = joints.min(0) - _MARGIN, joints.max(0) + _MARGIN
     side = float((high - low).max())
     low = 0.5 * (low + high) - side / 2
-    rng = np.random.default_rng(11)  # the same hand of lines for all; their strength is the appearance's
-    maps = [_draw(_palm_lines(rng, joints), low, side), _draw(_wrinkles(rng, joints), low, side)]
-    veins, dark = _draw(_veins(rng, joints), low, side), _spots(joints, low, side)
-    empty = np.zeros_like(veins)
-    palm, back = np.stack([maps[0], empty, empty], -1), np.stack([maps[1], veins, dark], -1)
-    return SkinMaps(palm.astype(np.float32), back.astype(np.float32), (float(low[0]), float(low[1])), side)
+    dark = _spots(joints, low, side)
+    palms, backs = [], []
+    for layout in range(SKIN_LAYOUTS):
+        rng = np.random.default_rng((11, layout))
+        creases, wrinkles, veins = (_draw(lines(rng, joints), low, side) for lines in (_palm_lines, _wrinkles, _veins))
+        empty = np.zeros_like(veins)
+        palms.append(np.stack([creases, empty, empty], -1))
+        backs.append(np.stack([wrinkles, veins, dark], -1))
+    palm, back = (np.stack(maps).astype(np.float32) for maps in (palms, backs))
+    return SkinMaps(palm, back, (float(low[0]), float(low[1])), side)
 
 
 def _grid(low: Floats, side: float) -> Floats:
@@ -118,11 +124,15 @@ def _palm_lines(rng: np.random.Generator, joints: Floats) -> list[_Line]:
     thumb = joints[2]
     edge = index + 0.25 * (thumb - index) + 0.004 * _unit(index - little)
     palm = 0.5 * (wrist + middle)
-    life = _curve([edge, 0.55 * palm + 0.45 * index, palm + 0.1 * (thumb - palm), wrist + 0.05 * (middle - wrist)])
-    head = _curve([edge, 0.5 * (palm + middle), palm + 0.5 * (little - palm), 0.62 * little + 0.38 * wrist])
     outer = little + 0.13 * (wrist - little) + 0.012 * _unit(little - index)
-    heart = _curve([outer, 0.87 * ring + 0.13 * wrist, 0.93 * middle + 0.07 * wrist, 0.57 * index + 0.55 * middle])
-    lines += [(life, 0.0006, 1.0), (head, 0.00055, 0.9), (heart, 0.00055, 0.9)]
+    great = (
+        [edge, 0.55 * palm + 0.45 * index, palm + 0.1 * (thumb - palm), wrist + 0.05 * (middle - wrist)],  # life
+        [edge, 0.5 * (palm + middle), palm + 0.5 * (little - palm), 0.62 * little + 0.38 * wrist],  # head
+        [outer, 0.87 * ring + 0.13 * wrist, 0.93 * middle + 0.07 * wrist, 0.57 * index + 0.55 * middle],  # heart
+    )
+    for knots in great:
+        own = [knot + rng.normal(0, 0.0012 if k == 0 else 0.002, 2) for k, knot in enumerate(knots)]
+        lines.append((_curve(own), float(rng.uniform(0.0005, 0.00065)), float(rng.uniform(0.8, 1.0))))
     for _ in range(26):  # fine lines of no name
         start = wrist + rng.uniform(0.2, 0.95) * (middle - wrist) + rng.uniform(-0.035, 0.035) * _unit(index - little)
         way = rng.normal(size=2) * [0.006, 0.009]
@@ -154,7 +164,15 @@ def _veins(rng: np.random.Generator, joints: Floats) -> list[_Line]:
     up = _unit(knuckles[1] - wrist)
     side = _unit(knuckles[0] - knuckles[3])
     lines: list[_Line] = []
-    meets = [wrist + 0.45 * (knuckles[1] - wrist) + 0.012 * side, wrist + 0.38 * (knuckles[2] - wrist) - 0.012 * side]
+    meets = [
+        wrist + share * (knuckle - wrist) + aside * side
+        for share, knuckle, aside in zip(
+            (0.45, 0.38) + rng.normal(0, 0.05, 2),
+            knuckles[1:3],
+            (0.012, -0.012) + rng.normal(0, 0.003, 2),
+            strict=True,
+        )
+    ]
     for k, (one, two) in enumerate(zip(knuckles[:-1], knuckles[1:], strict=True)):
         start = 0.5 * (one + two) - 0.002 * up
         meet = meets[0] if k == 0 else meets[1] if k == 2 else meets[int(rng.integers(2))]

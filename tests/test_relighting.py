@@ -48,6 +48,7 @@ def test_appearances_of_a_rig_share_light_and_relief_and_nothing_else() -> None:
             (x.direction, x.distance, x.side) for x in rig.lamps
         ]
         assert look.skin.bump == rig.skin.bump and look.skin.offset == rig.skin.offset
+        assert look.skin.layout == rig.skin.layout
     assert a.skin.color != b.skin.color and a.environment_share != b.environment_share
     assert a.sensor != b.sensor and a.backdrop != b.backdrop and a.identity != b.identity
     assert a.rotation != other.rotation

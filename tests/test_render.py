@@ -33,6 +33,7 @@ from handaug.render.labels import rasterise
 from handaug.render.mesh import mirror_quads
 from handaug.render.pose_prior import HandPose
 from handaug.render.posing import sample_hand
+from handaug.render.scene import SKIN_LAYOUTS
 from handaug.render.surface import surface_of
 
 if importlib.util.find_spec("bpy") is None:  # not importorskip: it would load Blender into the test process
@@ -176,6 +177,21 @@ def test_nails_and_palm_lie_where_anatomy_has_them() -> None:
         surface.rest[hand & (surface.palm > 0.9), 2].mean() > surface.rest[hand & (surface.palm < 0.1), 2].mean() + 0.01
     )
     assert surface.palm[surface.nail > 0.5].mean() < 0.1
+
+
+def test_layouts_of_lines_differ_where_people_do_and_keep_to_their_tiles() -> None:
+    """They stand side by side in one texture, which is read between its pixels: the columns at the sides are empty."""
+    maps = surface_of(HandModel.load()).maps
+    for tiles, channel in ((maps.palm, 0), (maps.back, 1)):
+        assert len(tiles) == SKIN_LAYOUTS
+        drawn = tiles[..., channel] > 0.4
+        for k in range(SKIN_LAYOUTS):
+            for other in range(k):
+                shared = (drawn[k] & drawn[other]).sum() / (drawn[k] | drawn[other]).sum()
+                assert 0.2 < shared < 0.8
+    for tiles in (maps.palm, maps.back):
+        assert tiles[:, :, [0, -1]].max() < 0.01
+    np.testing.assert_array_equal(maps.back[0, ..., 2], maps.back[1, ..., 2])  # knuckles lie where joints do
 
 
 def test_nails_have_the_size_and_the_round_root_of_people_s() -> None:

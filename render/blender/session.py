@@ -167,7 +167,7 @@ class BlenderSession:
         """
         self._place(hand)
         self._light(appearance, light, hand.centre)
-        self._skin.wear(appearance.skin)
+        self._skin.wear(appearance.skin.at_age(hand.age))
         return self.shoot(samples, seed)["Combined"]
 
     def trace(
@@ -189,7 +189,7 @@ class BlenderSession:
 
     def _trace(self, hand: HandScene, rig: Appearance, light: Light, seed: int, samples: tuple[int, int]) -> Gathered:
         self._light(rig, light, hand.centre)
-        self._skin.wear(rig.skin)
+        self._skin.wear(rig.skin.at_age(hand.age))
         watts = [lamp.data.energy for lamp in self._lamps]
         found = []
         for number in range(-1, len(rig.lamps)):

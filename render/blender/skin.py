@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from handaug.render.blender.repeatable import never_bake
 from handaug.render.relighting import SHARES_PASS, SKIN_PASS
-from handaug.render.scene import Skin
+from handaug.render.scene import SKIN_LAYOUTS, Skin
 from handaug.render.skin_maps import SkinMaps
 from handaug.render.surface import NAIL_RAMP
 
@@ -123,6 +123,7 @@ class SkinMaterial:
         self._crease.default_value = 0.75 * skin.crease
         self._vein.default_value = skin.vein
         self._shader["Coat Weight"].default_value = skin.wet
+        self._corner_at.default_value[0] = self._corner + skin.layout / SKIN_LAYOUTS
 
     def for_relighting(self, layer: Any) -> None:
         """Leave subsurface scattering to `handaug.render.relighting`, and let the view layer tell what that needs: how
@@ -150,21 +151,25 @@ class SkinMaterial:
     def _read(self, maps: SkinMaps, rest: Any, palm: Any) -> Any:
         """Node whose three outputs are depth of creases, height of veins and darkness over knuckles.
 
-        The maps lie side by side in one texture, back and palm, so that it is read once.
+        The maps lie side by side in one texture, back and palm of each layout, so that it is read once.
         """
+        tile = 0.5 / SKIN_LAYOUTS
         side = self._new("ShaderNodeMath", operation="GREATER_THAN")
         side.inputs[1].default_value = 0.5
         self._link(palm, side.inputs[0])
         half = self._new("ShaderNodeVectorMath", operation="MULTIPLY_ADD")
-        half.inputs[1].default_value = (0.5, 0, 0)
-        half.inputs[2].default_value = (-0.5 * maps.low[0] / maps.side, -maps.low[1] / maps.side, 0)
+        half.inputs[1].default_value = (tile, 0, 0)
+        self._corner = -tile * maps.low[0] / maps.side
+        self._corner_at = half.inputs[2]
+        self._corner_at.default_value[1] = -maps.low[1] / maps.side
         self._link(side.outputs[0], half.inputs[0])
         place = self._new("ShaderNodeVectorMath", operation="MULTIPLY_ADD")
-        place.inputs[1].default_value = (0.5 / maps.side, 1 / maps.side, 0)
+        place.inputs[1].default_value = (tile / maps.side, 1 / maps.side, 0)
         self._link(rest, place.inputs[0])
         self._link(half.outputs[0], place.inputs[2])
         texture = self._new("ShaderNodeTexImage", extension="CLIP")
-        texture.image = _as_image("lines", np.concatenate([maps.back, maps.palm], 1))
+        pairs = zip(maps.back, maps.palm, strict=True)
+        texture.image = _as_image("lines", np.concatenate([one for pair in pairs for one in pair], 1))
         self._link(place.outputs[0], texture.inputs[0])
         lines = self._new("ShaderNodeSeparateColor")
         self._link(texture.outputs["Color"], lines.inputs[0])
