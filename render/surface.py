@@ -38,6 +38,8 @@ class Surface:
     edge runs smoothly between vertices that lie as far apart as it is soft."""
     palm: Floats
     """(V,) 1 on the hairless skin of palm and finger pads, which has little melanin; 0 on the back."""
+    back: NDArray[np.float32]
+    """(V,) 1 where veins show: on the back of hand and forearm, 0 on their inside."""
     maps: SkinMaps
     """Lines and veins."""
 
@@ -74,7 +76,9 @@ def surface_of(model: HandModel) -> Surface:
         nail[last_part] = _nail(seen, -normals[last_part] @ pad)
     # The inside of the forearm is a little paler too; at the wrist one becomes the other.
     palm = smooth_step(inner, -0.25, 0.35) * (0.15 + 0.85 * smooth_step(rest.vertices[:, 1], -0.025, 0.03))
-    return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32), skin_maps(model))
+    back = np.asarray(1 - smooth_step(inner, -0.3, 0.3), np.float32)
+    maps = skin_maps(model)
+    return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32), back, maps)
 
 
 def _nail(place: NDArray[np.floating[Any]], outward: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -177,6 +177,10 @@ def test_nails_and_palm_lie_where_anatomy_has_them() -> None:
         surface.rest[hand & (surface.palm > 0.9), 2].mean() > surface.rest[hand & (surface.palm < 0.1), 2].mean() + 0.01
     )
     assert surface.palm[surface.nail > 0.5].mean() < 0.1
+    behind = surface.back > 0.9
+    for part in (hand, surface.rest[:, 1] < -0.03):  # on the forearm too
+        assert surface.rest[part & behind, 2].mean() < surface.rest[part & (surface.back < 0.1), 2].mean() - 0.01
+    assert surface.palm[behind].mean() < 0.1
 
 
 def test_layouts_of_lines_differ_where_people_do_and_keep_to_their_tiles() -> None:

@@ -338,7 +338,7 @@ def _mesh(surface: Surface) -> Any:
     mesh.polygons.foreach_set("loop_start", np.arange(len(surface.quads), dtype=np.int32) * 4)
     mesh.update(calc_edges=True)
     mesh.shade_smooth()
-    kind = np.stack([surface.nail, surface.palm, np.zeros_like(surface.nail)], -1)
+    kind = np.stack([surface.nail, surface.palm, surface.back], -1)
     for name, values in ((REST_ATTRIBUTE, surface.rest), (KIND_ATTRIBUTE, kind)):
         attribute = mesh.attributes.new(name, "FLOAT_VECTOR", "POINT")
         attribute.data.foreach_set("vector", np.ascontiguousarray(values, np.float32).ravel())

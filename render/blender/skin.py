@@ -77,9 +77,11 @@ class SkinMaterial:
         self._palm = with_palm.inputs[7]
         lines = self._read(maps, rest, palm)
         crease, vein = (self._times(lines.outputs[k]) for k in (0, 1))
+        veined = self._times(vein.outputs[0])
+        self._link(kind.outputs[2], veined.inputs[1])
         self._crease, self._vein = crease.inputs[1], vein.inputs[1]
         drawn = with_palm.outputs[2]
-        tints = ((crease.outputs[0], _IN_CREASES), (vein.outputs[0], _OVER_VEINS), (lines.outputs[2], _DARK))
+        tints = ((crease.outputs[0], _IN_CREASES), (veined.outputs[0], _OVER_VEINS), (lines.outputs[2], _DARK))
         self._weights = (spread.outputs["Result"], palm, nail)
         for amount, tint in tints:
             tinted = self._mix(amount, "RGBA", drawn, None, blend_type="MULTIPLY")
@@ -97,7 +99,7 @@ class SkinMaterial:
         self._height = bump.inputs["Distance"]
         relief = self._noise(shifted, scale=_RELIEF, detail=2.0)
         self._depths = []
-        for amount in (crease.outputs[0], vein.outputs[0]):
+        for amount in (crease.outputs[0], veined.outputs[0]):
             added = self._new("ShaderNodeMath", operation="MULTIPLY_ADD")
             self._depths.append(added.inputs[1])
             self._link(amount, added.inputs[0])
