@@ -72,21 +72,18 @@ def _draw(lines: list[_Line], low: Floats, side: float) -> Floats:
     grid = _grid(low, side)
     step = side / _PIXELS
     for points, half, strength in lines:
-        reach = 3 * half
-        box = np.stack([points.min(0) - reach - low, points.max(0) + reach - low]) / step
-        columns = slice(max(0, int(box[0, 0])), int(box[1, 0]) + 2)
-        rows = slice(max(0, _PIXELS - int(box[1, 1]) - 2), max(0, _PIXELS - int(box[0, 1])))
-        place = grid[rows, columns]
-        if not place.size:
-            continue
-        start, along = points[:-1], np.diff(points, axis=0)
-        offset = place[..., None, :] - start
-        t = np.clip((offset * along).sum(-1) / (along**2).sum(-1), 0, 1)
-        away = np.linalg.norm(offset - t[..., None] * along, axis=-1)
-        # Lines fade towards their ends.
-        whole = (np.arange(len(along)) + t) / len(along)
-        profile = np.exp(-0.5 * (away / half) ** 2) * strength * np.clip(8 * np.minimum(whole, 1 - whole) + 0.25, 0, 1)
-        out[rows, columns] = np.maximum(out[rows, columns], profile.max(-1))
+        reach = 4 * half
+        for k, (start, end) in enumerate(zip(points[:-1], points[1:], strict=True)):
+            box = np.stack([np.minimum(start, end) - reach - low, np.maximum(start, end) + reach - low]) / step
+            columns = slice(max(0, int(box[0, 0])), max(0, int(box[1, 0]) + 2))
+            rows = slice(max(0, _PIXELS - int(box[1, 1]) - 2), max(0, _PIXELS - int(box[0, 1])))
+            offset, along = grid[rows, columns] - start, end - start
+            t = np.clip(offset @ along / (along @ along), 0, 1)
+            away = ((offset - t[..., None] * along) ** 2).sum(-1)
+            whole = (k + t) / (len(points) - 1)
+            # Lines fade towards their ends.
+            profile = np.exp(-0.5 * away / half**2) * strength * np.clip(8 * np.minimum(whole, 1 - whole) + 0.25, 0, 1)
+            out[rows, columns] = np.maximum(out[rows, columns], profile)
     return out
 
 
