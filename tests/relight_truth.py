@@ -70,8 +70,10 @@ def main(out: str) -> None:
     for k in range(60):
         session.trace(hand, [(rig, light, k)], samples=(2, 1))
         memory += [resident_mb()] if k in (19, 59) else []
+    shares, alpha = np.zeros((SIZE, SIZE, 4), np.float32), np.zeros((SIZE, SIZE), np.float32)
+    shares[traced.box], alpha[traced.box] = traced.shares, traced.alpha
     again = draw_again(session, hand)
-    np.savez(out, relit=relit, direct=direct, shares=traced.shares, alpha=traced.alpha, memory=memory, repeats=again)
+    np.savez(out, relit=relit, direct=direct, shares=shares, alpha=alpha, memory=memory, repeats=again)
 
 
 if __name__ == "__main__":
