@@ -241,9 +241,9 @@ def line(name: str, found: dict[str, Any]) -> None:
 def report_relit(poses: int) -> None:
     for size in (64, 128):
         for k in (8, 32):
-            count = max(2, (16 if size == 64 else 8) * poses // (2 * k))
+            count = max(2, (16 if size == 64 else 4) * poses // (2 * k))
             relit = measure("rendered", poses=count, size=size, appearances=k)
-            direct = measure("rendered", poses=max(2, count // 2), size=size, appearances=k, direct=True)
+            direct = measure("rendered", poses=count, size=size, appearances=k, direct=True)
             rigs = config(appearances=k).rigs
             line(f"{size} px, {k} appearances in {rigs} rigs, relit", relit)
             line(f"{size} px, {k} appearances in {rigs} rigs, direct", direct)

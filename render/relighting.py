@@ -192,6 +192,9 @@ def assemble(
         denoise: For the panorama's light.
         skins: As they were traced.
         pixel: Metres that a pixel spans on the hand.
+
+    Returns:
+        One for each rig, in order.
     """
     box, size = _box(gathered), len(gathered[0].alpha)
     clean = [replace(g, combined=denoise(g.combined)).cut(box) for g in gathered]

@@ -96,12 +96,13 @@ class Skin:
     """Which of `SKIN_LAYOUTS` courses its lines and veins take."""
 
     def at_age(self, age: float) -> "Skin":
-        """The skin of somebody of this age (`HandScene.age`): veins stand out on old hands, children's are smooth."""
+        """The skin of somebody of this age (`HandScene.age`): veins stand out on old hands, children's are smooth. How
+        much was chosen by eye."""
         old, young = float(np.clip(3 * age - 2, 0, 1)), float(np.clip(2 - 3 * age, 0, 1))
         return replace(
             self,
             crease=self.crease * (1 + 0.2 * old - 0.5 * young),
-            vein=float(np.clip(self.vein + 0.45 * old - 0.6 * young, 0, 1)),
+            vein=float(np.clip(self.vein + 0.3 * old - 0.6 * young, 0, 1)),
             bump=self.bump * (1 + 0.5 * old - 0.3 * young),
         )
 
@@ -247,7 +248,7 @@ class HandScene:
     surface: Thing | None = None
     """What it lies on or hovers over, behind all else; no label knows of it."""
     age: float = 2 / 3
-    """1/3 a child, 2/3 a young adult, 1 old: lines and veins are plainer for it."""
+    """1/3 a child, 2/3 a young adult, 1 old: the older, the plainer lines and veins are."""
 
     @property
     def solid(self) -> NDArray[np.float64]:

@@ -176,7 +176,7 @@ def _veins(rng: np.random.Generator, joints: Floats) -> list[_Line]:
         bend = 0.5 * (start + meet) + rng.normal(0, 0.004, 2)
         lines.append((_curve([start, bend, meet + rng.normal(0, 0.001, 2)]), 0.0013, 0.9))
     for meet, sway in zip(meets, (1, -1), strict=True):
-        end = wrist - 0.05 * up + 0.014 * sway * side
+        end = wrist - 0.02 * up + 0.014 * sway * side  # the map ends soon after
         lines.append((_curve([meet, 0.5 * (meet + wrist) + 0.012 * sway * side, end]), 0.0017, 1.0))
     lines.append((_curve([meets[0], 0.5 * (meets[0] + meets[1]) + 0.01 * up, meets[1]]), 0.0012, 0.8))
     outer = knuckles[3] - 0.01 * side

@@ -38,8 +38,8 @@ class Surface:
     edge runs smoothly between vertices that lie as far apart as it is soft."""
     palm: Floats
     """(V,) 1 on the hairless skin of palm and finger pads, which has little melanin; 0 on the back."""
-    back: NDArray[np.float32]
-    """(V,) 1 where veins show: on the back of hand and forearm, 0 on their inside."""
+    back: Floats
+    """(V,) 1 where veins show, on the back of hand and forearm; 0 on their inside. The maps end below the wrist."""
     maps: SkinMaps
     """Lines and veins."""
 

@@ -9,6 +9,7 @@ off the middle),
 * object index and depth of pictures with two hands, with things held, worn and in front: `full_index`, `full_depth`;
 * a green card with a red coat, striped and not: `coats` (2, H, W, 3), with the width of their stripes, `coat_widths`;
 * one picture with things, drawn again and again, its meshes filled anew each time: `repeats` (R, H, W, 4);
+* a hand from behind with the lines and veins of each layout, then as a child's and an old one's: `skins` (S, H, W, 4);
 * a white card under each kind of light: `card` radiance, where `lighting.measure` says `card_expected`.
 """
 
@@ -28,7 +29,7 @@ from handaug.render.config import RenderConfig
 from handaug.render.hand import HandModel
 from handaug.render.lighting import Light, measure, rotation_matrix
 from handaug.render.posing import sample_hand
-from handaug.render.scene import Coat, HandScene, Thing
+from handaug.render.scene import SKIN_LAYOUTS, Appearance, Coat, HandScene, Thing
 from handaug.render.surface import surface_of
 from handaug.render.worker import claim_core
 
@@ -111,6 +112,7 @@ def main(out: str) -> None:
         found["full_index"].append(passes["Object Index"][..., 0])
         found["full_depth"].append(passes["Depth"][..., 0])
     found["repeats"] = draw_again(session, full_scenes(model)[2])
+    found["skins"] = worn(session, hands[0][0], appearance, light)
     session.render(hands[0][0], appearance, light, samples=1, seed=0)  # nothing but a hand
 
     scene.cycles.filter_width = 1.0
@@ -126,6 +128,16 @@ def main(out: str) -> None:
     arrays = {name: np.array(values) for name, values in found.items()}
     arrays["balls"] = arrays["balls"].reshape(len(hands), -1, SIZE, SIZE)
     np.savez(out, **arrays, **panorama_truth(session), **coat_truth(session), **card_truth(session))
+
+
+def worn(session: BlenderSession, hand: HandScene, appearance: Appearance, light: Light) -> list[NDArray[np.float32]]:
+    """The same path for each, so that only what they wear tells them apart."""
+    layouts = [
+        replace(appearance, skin=replace(appearance.skin, layout=k, crease=1.0, vein=0.6)) for k in range(SKIN_LAYOUTS)
+    ]
+    drawn = [session.render(hand, look, light, samples=16, seed=4) for look in layouts]
+    aged = [session.render(replace(hand, age=age), layouts[0], light, samples=16, seed=4) for age in (1 / 3, 1.0)]
+    return drawn + aged
 
 
 def draw_again(session: BlenderSession, scene: HandScene) -> list[NDArray[np.float32]]:

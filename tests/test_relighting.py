@@ -23,7 +23,7 @@ from handaug.data_specs.verify import verify_dataset
 from handaug.render.appearance import sample_appearance, sample_rig
 from handaug.render.config import LOOKS_OF_A_RIG, RenderConfig, split_of
 from handaug.render.job import render_dataset
-from handaug.render.relighting import Gathered, Guide, Traced, relight
+from handaug.render.relighting import Gathered, Guide, Traced, assemble, relight
 from handaug.render.scene import Appearance
 
 Arrays = dict[str, NDArray[Any]]
@@ -138,6 +138,47 @@ def test_smoothing_stops_at_edges() -> None:
     found = Guide([seen]).smooth(values, np.ones((1, 16, 16), np.float32))[0, ..., 0]
     assert abs(found[:, :8].mean()) < 0.3 and abs(found[:, 8:].mean() - 100) < 0.3
     assert found[2:-2, 2:6].std() < 0.5
+
+
+def test_working_on_the_hands_part_alone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hand in a corner of the picture, seen by two rigs; then the same with the whole picture for its part."""
+    rng = np.random.default_rng(2)
+    size, lights = 24, 3
+    alpha = np.zeros((size, size), np.float32)
+    alpha[:11, 9:18] = rng.uniform(0.2, 1.0, (11, 9))
+    alpha[2:9, 11:16] = 1
+
+    def noisy(*shape: int) -> Any:
+        return rng.uniform(0, 1, shape).astype(np.float32)
+
+    seen = alpha[..., None]
+    gathered = [
+        Gathered(
+            samples=4,
+            combined=noisy(size, size, 3) * seen,
+            diffuse=noisy(lights, size, size, 3) * (seen > 0),
+            gloss=noisy(lights, size, size, 3) * seen,
+            cover=np.stack([alpha] * lights),
+            albedo=noisy(size, size, 3) * seen,
+            shares=noisy(size, size, 3) / 3 * seen,
+            skin=alpha,
+            alpha=alpha,
+            normal=noisy(size, size, 3) * seen,
+            depth=(0.5 + 0.01 * noisy(size, size)) * alpha,
+        )
+        for _ in range(2)
+    ]
+    rigs = [sample_rig(0, number, 8, {"photo": 1.0}) for number in range(2)]
+
+    def pictures() -> list[Any]:
+        traced = assemble(gathered, denoise=lambda image: image, skins=[rig.skin for rig in rigs], pixel=0.003)
+        return [relight(found, rig) for found, rig in zip(traced, rigs, strict=True)]
+
+    part = pictures()
+    monkeypatch.setattr("handaug.render.relighting._box", lambda gathered: (slice(None), slice(None)))
+    for one, whole in zip(part, pictures(), strict=True):
+        assert one[..., 3].max() == 1 and not one[14:].any()
+        np.testing.assert_array_equal(one, whole)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ skin."""
 
 KIND_ATTRIBUTE = "kind"
 """Vertex attribute: x is the ramp across the edges of the nails (`handaug.render.surface`), y is 1 on the palm and the
-pads of the fingers."""
+pads of the fingers, z where veins show."""
 
 
 _IN_CREASES, _OVER_VEINS, _DARK = (0.58, 0.45, 0.45), (0.74, 0.86, 0.94), (0.82, 0.76, 0.76)
@@ -159,16 +159,16 @@ class SkinMaterial:
         side = self._new("ShaderNodeMath", operation="GREATER_THAN")
         side.inputs[1].default_value = 0.5
         self._link(palm, side.inputs[0])
-        half = self._new("ShaderNodeVectorMath", operation="MULTIPLY_ADD")
-        half.inputs[1].default_value = (tile, 0, 0)
+        corner = self._new("ShaderNodeVectorMath", operation="MULTIPLY_ADD")
+        corner.inputs[1].default_value = (tile, 0, 0)
         self._corner = -tile * maps.low[0] / maps.side
-        self._corner_at = half.inputs[2]
+        self._corner_at = corner.inputs[2]
         self._corner_at.default_value[1] = -maps.low[1] / maps.side
-        self._link(side.outputs[0], half.inputs[0])
+        self._link(side.outputs[0], corner.inputs[0])
         place = self._new("ShaderNodeVectorMath", operation="MULTIPLY_ADD")
         place.inputs[1].default_value = (tile / maps.side, 1 / maps.side, 0)
         self._link(rest, place.inputs[0])
-        self._link(half.outputs[0], place.inputs[2])
+        self._link(corner.outputs[0], place.inputs[2])
         texture = self._new("ShaderNodeTexImage", extension="CLIP")
         pairs = zip(maps.back, maps.palm, strict=True)
         texture.image = _as_image("lines", np.concatenate([one for pair in pairs for one in pair], 1))
