@@ -47,11 +47,14 @@ def skin_maps(model: HandModel) -> SkinMaps:
     low, high = joints.min(0) - _MARGIN, joints.max(0) + _MARGIN
     side = float((high - low).max())
     low = 0.5 * (low + high) - side / 2
-    dark = _spots(joints, low, side)
+    grid = _grid(low, side)
+    dark = _spots(joints, grid)
     palms, backs = [], []
     for layout in range(SKIN_LAYOUTS):
         rng = np.random.default_rng((11, layout))
-        creases, wrinkles, veins = (_draw(lines(rng, joints), low, side) for lines in (_palm_lines, _wrinkles, _veins))
+        creases, wrinkles, veins = (
+            _draw(lines(rng, joints), grid, low, side) for lines in (_palm_lines, _wrinkles, _veins)
+        )
         empty = np.zeros_like(veins)
         palms.append(np.stack([creases, empty, empty], -1))
         backs.append(np.stack([wrinkles, veins, dark], -1))
@@ -66,10 +69,9 @@ def _grid(low: Floats, side: float) -> Floats:
     return np.stack([x, y], -1)
 
 
-def _draw(lines: list[_Line], low: Floats, side: float) -> Floats:
+def _draw(lines: list[_Line], grid: Floats, low: Floats, side: float) -> Floats:
     """(S, S) greatest strength of the lines, each with a smooth profile."""
     out = np.zeros((_PIXELS, _PIXELS))
-    grid = _grid(low, side)
     step = side / _PIXELS
     for points, half, strength in lines:
         reach = 4 * half
@@ -184,9 +186,9 @@ def _veins(rng: np.random.Generator, joints: Floats) -> list[_Line]:
     return lines
 
 
-def _spots(joints: Floats, low: Floats, side: float) -> Floats:
+def _spots(joints: Floats, grid: Floats) -> Floats:
     """Darker skin over the knuckles."""
-    grid, out = _grid(low, side), np.zeros((_PIXELS, _PIXELS))
+    out = np.zeros((_PIXELS, _PIXELS))
     for name, chain, _ in _fingers(joints):
         for at, wide in ((chain[1], 0.006 if name != "thumb" else 0.004), (chain[2], 0.0045)):
             out = np.maximum(out, np.exp(-0.5 * (((grid - at) / wide) ** 2).sum(-1)))

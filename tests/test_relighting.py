@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from truths import blenders_truth
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
@@ -183,11 +184,7 @@ def test_working_on_the_hands_part_alone_changes_nothing(monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
-    out = tmp_path_factory.mktemp("truth") / "truth.npz"
-    script = Path(__file__).with_name("relight_truth.py")
-    subprocess.run([sys.executable, "-W", "ignore", script, out], check=True, stderr=subprocess.DEVNULL)
-    with np.load(out) as arrays:
-        return dict(arrays)
+    return blenders_truth("relight_truth.py", tmp_path_factory.mktemp("truth"))
 
 
 @needs_blender

@@ -31,7 +31,7 @@ from handaug.render.blender.denoise import Denoiser
 from handaug.render.blender.device import use_gpu
 from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMaterial
 from handaug.render.blender.things import Things
-from handaug.render.environment import Panorama, Surrounding, block_means, directions
+from handaug.render.environment import Panorama, Surrounding, directions
 from handaug.render.lighting import Light
 from handaug.render.relighting import SAMPLES, Gathered, Traced, assemble, gather
 from handaug.render.scene import Appearance, HandScene
@@ -309,7 +309,7 @@ class BlenderSession:
             if made is None:
                 self._panoramas[key] = _load_panorama(self._files[appearance.environment])
             else:
-                coarse = block_means(made.radiance(directions(_MAP, 2 * _MAP)), 2).astype(np.float32)
+                coarse = _average(made.radiance(directions(_MAP, 2 * _MAP)).astype(np.float32), _MAP)
                 self._panoramas[key] = _Loaded(_as_image("{} {}".format(*key), coarse), coarse, coarse)
         self._panoramas.move_to_end(key)
         return self._panoramas[key]
