@@ -14,7 +14,7 @@ __all__ = ["blenders_truth"]
 def blenders_truth(script: str, folder: Path) -> dict[str, NDArray[Any]]:
     """The arrays that tests/SCRIPT stores."""
     out = folder / "truth.npz"
-    command = [sys.executable, "-W", "ignore", Path(__file__).with_name(script), out]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    path = Path(__file__).with_name(script)
+    subprocess.run([sys.executable, "-W", "ignore", path, out], check=True, stderr=subprocess.DEVNULL)
     with np.load(out) as arrays:
         return dict(arrays)
