@@ -96,7 +96,7 @@ def draw(way: str, arguments: argparse.Namespace) -> dict[str, list[Any]]:
                     drawn = session.render(scene, look.appearance, look.light, samples=spent, seed=pose)
                     note(f"{quality} ms", 1e3 * (time.process_time() - began))
                     note(quality, picture(drawn, look))
-                drawn = session.shoot(arguments.converged if pose else 1, 7, denoise=False)["Combined"]
+                drawn = session.shoot(arguments.converged if pose else 1, 7)["Combined"]
                 note("converged", picture(drawn, look))
                 note("alpha", drawn[..., 3])
             for look in own if pose else ():

@@ -35,6 +35,7 @@ from commands import Parser, at_least, last_line, positive
 from handaug.cli.common import run_script
 from handaug.data_specs.errors import WorkError
 from handaug.render.config import QUALITIES, RenderConfig
+from handaug.render.window import Window
 from handaug.render.worker import claim_core
 
 SIZES = (64, 128, 256)
@@ -97,8 +98,8 @@ def traced(count: int, size: int, quality: str, looks: int) -> dict[str, float]:
     return per_picture(draw, count)
 
 
-def limit(count: int, size: int, quality: str, large: int) -> dict[str, float]:
-    """A large picture, by as many pixels as a small one has."""
+def limit(count: int, size: int, quality: str, large: int, windowed: bool) -> dict[str, float]:
+    """A large picture, by as many pixels as a small one has; traced as a whole, or only where the hand is."""
     from handaug.render.shard import ShardRenderer
 
     renderer = ShardRenderer(config(size=size, appearances=1, quality=quality))
@@ -109,9 +110,14 @@ def limit(count: int, size: int, quality: str, large: int) -> dict[str, float]:
         for scene, (look,) in _scenes(renderer, count)
     ]
 
+    session = renderer._session
+
     def draw(k: int) -> int:
         scene, look = scenes[k]
-        renderer._session.render(scene, look.appearance, look.light, samples=QUALITIES[quality], seed=k)
+        session._place(scene)
+        if not windowed:
+            session._window = Window.whole(large)
+        session.render(scene, look.appearance, look.light, samples=QUALITIES[quality], seed=k)
         return 1
 
     return {name: value / scale**2 for name, value in per_picture(draw, count).items()}
@@ -127,8 +133,8 @@ def loop(count: int, size: int, quality: str) -> dict[str, float]:
     session, scenes = renderer._session, _scenes(renderer, count)
     scene = session.scene
     scene.world.cycles.sampling_method = "AUTOMATIC"
-    scene.render.use_persistent_data = False
-    scene.cycles.denoising_quality, scene.cycles.denoising_prefilter = "HIGH", "ACCURATE"
+    scene.render.use_persistent_data = scene.render.use_border = False
+    bpy.context.view_layer.cycles.denoising_store_passes = False
     scene.cycles.use_denoising, scene.cycles.samples = True, QUALITIES[quality]
     scene.render.image_settings.file_format = "PNG"
     with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +203,7 @@ def blenderproc_scenes(out: str, count: int, size: int) -> dict[str, Any]:
         quads=renderer._model.quads,
         vertices=[scene.vertices for scene, _ in scenes],
         intrinsics=[scene.intrinsics for scene, _ in scenes],
-        panoramas=[str(path) for path in renderer._session._files],
+        panoramas=[str(path) for path in renderer._session._panoramas.files],
         samples=QUALITIES["standard"],
         size=size,
     )
@@ -252,8 +258,9 @@ def report_relit(poses: int) -> None:
 
 
 def report_limit(count: int) -> None:
-    large = measure("limit", count=count, size=64, quality="standard", large=512)
+    large, part = (measure("limit", count=count, size=64, quality="standard", large=512, windowed=k) for k in (0, 1))
     line("4,096 of the pixels of a 512 px picture", large)
+    line("the same, traced where the hand is", part)
     for looks, name in ((1, "one of a pose"), (2, "two of a pose")):
         ours = measure("traced", count=count, size=64, quality="standard", looks=looks)
         line(f"64 px standard, trace alone, {name}", ours)

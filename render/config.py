@@ -69,7 +69,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "environments": ENVIRONMENTS,
 }
 """Fields that hold weights, and what they choose from."""
-SCENE_VERSION = 5
+SCENE_VERSION = 6
 """Raised whenever the same config gives other pictures or labels, so that a render that an older handaug began is not
 gone on with. 2: joints seated (`render/seating.py`); 3: shorter last bones, pinches that meet, nails, no cut arms;
 4: hems and stripes that run straight, knuckles; 5: panoramas of 128 px (256) light the hand, lines

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.render.scene import Appearance, Skin
+from handaug.render.window import Window
 
 __all__ = ["SAMPLES", "SHARES_PASS", "SKIN_PASS", "Gathered", "Guide", "Traced", "assemble", "gather", "relight"]
 
@@ -42,7 +43,6 @@ SKIN_PASS, SHARES_PASS = "skin", "shares"
 
 Floats = NDArray[np.float32]
 Passes = dict[str, Floats]
-Box = tuple[slice, slice]
 SAMPLES = "samples"
 """Entry of a set of passes: its number of samples per pixel."""
 
@@ -75,10 +75,8 @@ class Traced:
     """(4, 3) of the skin traced."""
     alpha: Floats
     """(h, w) how much of a pixel is covered; all else is of what covers it."""
-    box: Box
-    """Rows and columns of this part."""
-    size: int
-    """Side of the whole picture."""
+    window: Window
+    """This part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +105,6 @@ class Gathered:
     """(H, W, 3)."""
     depth: Floats
     """(H, W) metres."""
-
-    def cut(self, box: Box) -> "Gathered":
-        """The same of a part of the picture."""
-        rows, columns = box
-        lights = {name: getattr(self, name)[:, rows, columns] for name in ("diffuse", "gloss", "cover")}
-        rest = ("combined", "albedo", "shares", "skin", "alpha", "normal", "depth")
-        return replace(self, **lights, **{name: getattr(self, name)[rows, columns] for name in rest})
 
 
 def gather(passes: Sequence[Passes]) -> Gathered:
@@ -183,12 +174,18 @@ class Guide:
 
 
 def assemble(
-    gathered: Sequence[Gathered], *, denoise: Callable[[Floats], Floats], skins: Sequence[Skin], pixel: float
+    gathered: Sequence[Gathered],
+    window: Window,
+    *,
+    denoise: Callable[[Floats], Floats],
+    skins: Sequence[Skin],
+    pixel: float,
 ) -> list[Traced]:
     """Make what `relight` needs.
 
     Args:
         gathered: Of each rig of a pose.
+        window: What part of the picture that is.
         denoise: For the panorama's light.
         skins: As they were traced.
         pixel: Metres that a pixel spans on the hand.
@@ -196,26 +193,12 @@ def assemble(
     Returns:
         One for each rig, in order.
     """
-    box, size = _box(gathered), len(gathered[0].alpha)
-    clean = [replace(g, combined=denoise(g.combined)).cut(box) for g in gathered]
+    clean = [replace(g, combined=denoise(g.combined)) for g in gathered]
     guide = Guide(clean)
-    return [_assemble(g, guide, skin, pixel, box, size) for g, skin in zip(clean, skins, strict=True)]
+    return [_assemble(g, guide, skin, pixel, window) for g, skin in zip(clean, skins, strict=True)]
 
 
-def _box(gathered: Sequence[Gathered]) -> Box:
-    """Where anything is seen, and as far around it as a mean over neighbours reaches."""
-    seen = np.any([g.alpha > 0 for g in gathered], axis=0)
-    if not seen.any():
-        return slice(None), slice(None)
-    return _around_true(seen.any(1)), _around_true(seen.any(0))
-
-
-def _around_true(line: NDArray[np.bool_]) -> slice:
-    found = np.flatnonzero(line)
-    return slice(max(0, int(found[0]) - _REACH), int(found[-1]) + 1 + _REACH)
-
-
-def _assemble(g: Gathered, guide: Guide, skin: Skin, pixel: float, box: Box, size: int) -> Traced:
+def _assemble(g: Gathered, guide: Guide, skin: Skin, pixel: float, window: Window) -> Traced:
     alpha = g.alpha[..., None]
     shine, matt = _blur(np.stack([g.gloss[0], g.diffuse[0] * g.albedo]))
     share = np.where(g.albedo > _LEAST, np.clip(shine / np.maximum(shine + matt, 1e-6), 0, 1), 1)
@@ -240,8 +223,7 @@ def _assemble(g: Gathered, guide: Guide, skin: Skin, pixel: float, box: Box, siz
         shares=np.concatenate([np.maximum(skinned - shares.sum(-1, keepdims=True), 0), shares], -1),
         paints=skin.paints.astype(np.float32),
         alpha=guide.alpha,
-        box=box,
-        size=size,
+        window=window,
     )
 
 
@@ -261,9 +243,7 @@ def relight(traced: Traced, appearance: Appearance) -> Floats:
     light = np.einsum("khwc,kc->hwc", traced.irradiance, strengths) * albedo
     light += np.einsum("khwc,kc->hwc", traced.gloss, strengths)
     alpha = traced.alpha[..., None]
-    picture = np.zeros((traced.size, traced.size, 4), np.float32)
-    picture[traced.box] = np.concatenate([light * alpha, alpha], -1)
-    return picture
+    return traced.window.paste(np.concatenate([light * alpha, alpha], -1))
 
 
 def _mean(passes: Sequence[Passes], name: str) -> Floats:

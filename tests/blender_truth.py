@@ -8,6 +8,8 @@ off the middle),
 * the backdrop's panorama straight through the camera: `panorama` (H, W, 3), beside ours: `looked_up`;
 * object index and depth of pictures with two hands, with things held, worn and in front: `full_index`, `full_depth`;
 * a green card with a red coat, striped and not: `coats` (2, H, W, 3), with the width of their stripes, `coat_widths`;
+* pictures traced in the window that they need, and as a whole: `windowed`, `whole` (S, H, W, 4), not denoised;
+* one of them denoised by Cycles, `denoised` (H, W, 4), and by our own call of the same library, `denoised_here`;
 * one picture with things, drawn again and again, its meshes filled anew each time: `repeats` (R, H, W, 4);
 * a hand from behind with the lines and veins of each layout, then as a child's and an old one's: `skins` (S, H, W, 4);
 * a white card under each kind of light: `card` radiance, where `lighting.measure` says `card_expected`.
@@ -98,7 +100,7 @@ def main(out: str) -> None:
     hands = scenes(model)
     for hand, joints in hands:
         session.render(hand, appearance, light, samples=1, seed=0)
-        passes = session.shoot(1, 0, denoise=False)
+        passes = session.shoot(1, 0)
         found["index"].append(passes["Object Index"][..., 0])
         found["depth"].append(passes["Depth"][..., 0])
         found["joints"].append(joints)
@@ -108,9 +110,11 @@ def main(out: str) -> None:
         found[name] = []
     for full in full_scenes(model):
         session.render(full, appearance, light, samples=1, seed=0)
-        passes = session.shoot(1, 0, denoise=False)
+        passes = session.shoot(1, 0)
         found["full_index"].append(passes["Object Index"][..., 0])
         found["full_depth"].append(passes["Depth"][..., 0])
+    found["windowed"], found["whole"] = in_windows(session, [hands[0][0], *full_scenes(model)])
+    cleaned = denoised(session, hands[0][0])
     found["repeats"] = draw_again(session, full_scenes(model)[2])
     found["skins"] = worn(session, hands[0][0], appearance, light)
     session.render(hands[0][0], appearance, light, samples=1, seed=0)  # nothing but a hand
@@ -123,11 +127,11 @@ def main(out: str) -> None:
         for joint in joints:
             ball.location = to_blender(joint)
             ball.scale = [1.2 * joint[2] / hand.intrinsics[0, 0]] * 3
-            found["balls"].append(session.shoot(64, 0, denoise=False)["Combined"][..., 3])
+            found["balls"].append(session.shoot(64, 0)["Combined"][..., 3])
     bpy.data.objects.remove(ball)
     arrays = {name: np.array(values) for name, values in found.items()}
     arrays["balls"] = arrays["balls"].reshape(len(hands), -1, SIZE, SIZE)
-    np.savez(out, **arrays, **panorama_truth(session), **coat_truth(session), **card_truth(session))
+    np.savez(out, **arrays, **cleaned, **panorama_truth(session), **coat_truth(session), **card_truth(session))
 
 
 def worn(session: BlenderSession, hand: HandScene, appearance: Appearance, light: Light) -> list[NDArray[np.float32]]:
@@ -140,6 +144,34 @@ def worn(session: BlenderSession, hand: HandScene, appearance: Appearance, light
     return drawn + aged
 
 
+def in_windows(session: BlenderSession, scenes: list[HandScene]) -> tuple[list[NDArray[np.float32]], ...]:
+    """Each scene, also at a size whose shares of a window are no binary fractions, in part and as a whole."""
+    part, whole = [], []
+    sizes = session.scene.cycles.pixel_filter_type, session.scene.cycles.filter_width
+    session.scene.cycles.pixel_filter_type, session.scene.cycles.filter_width = "BLACKMAN_HARRIS", 1.5
+    for hand in scenes:
+        scale = np.diag([50 / hand.size, 50 / hand.size, 1]).astype(np.float32)
+        small = replace(hand, size=50, intrinsics=scale @ hand.intrinsics)
+        window = session._place(small)
+        part.append(window.paste(session.shoot(2, 7, window)["Combined"]))
+        whole.append(session.shoot(2, 7)["Combined"])
+    session.scene.cycles.pixel_filter_type, session.scene.cycles.filter_width = sizes
+    return part, whole
+
+
+def denoised(session: BlenderSession, hand: HandScene) -> dict[str, NDArray[np.float32]]:
+    """What Cycles makes of a picture with its own call of OIDN, and what `Denoiser` does."""
+    session._place(hand)
+    raw = session.shoot(4, 3)
+    clean = session._denoise(raw["Combined"][..., :3], raw["Denoising Albedo"], raw["Denoising Normal"])
+    cycles = session.scene.cycles
+    cycles.use_denoising, cycles.denoiser = True, "OPENIMAGEDENOISE"
+    cycles.denoising_quality, cycles.denoising_prefilter = "FAST", "NONE"
+    theirs = session.shoot(4, 3)["Combined"]
+    cycles.use_denoising = False
+    return {"noisy": raw["Combined"], "denoised": theirs, "denoised_here": clean}
+
+
 def draw_again(session: BlenderSession, scene: HandScene) -> list[NDArray[np.float32]]:
     """The radiance of one scene, twelve times from new meshes."""
     found = []
@@ -148,7 +180,7 @@ def draw_again(session: BlenderSession, scene: HandScene) -> list[NDArray[np.flo
         session._things.place(())
         session._behind.place(())
         session._place(scene)
-        found.append(session.shoot(2, 7, denoise=False)["Combined"])
+        found.append(session.shoot(2, 7)["Combined"])
     return found
 
 
@@ -164,7 +196,7 @@ def panorama_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
         panorama = session.surrounding(appearance)
         aim_camera(session.scene, camera, SIZE)
         session._light(appearance, Light(1.0, (0.0, 0.0), 1.0, (1.0, 1.0, 1.0)), (0, 0, 1))
-        seen.append(session.shoot(16, 0, denoise=False)["Combined"][..., :3])
+        seen.append(session.shoot(16, 0)["Combined"][..., :3])
         y, x = np.mgrid[:SIZE, :SIZE]
         rays = np.stack([(x - middle) / focal, (y - middle) / focal, np.ones((SIZE, SIZE))], -1)
         rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
@@ -185,7 +217,7 @@ def coat_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
             vertices, np.arange(4, dtype=np.int32)[None], np.array([[0, 1, 0]], np.float32), 1.0, 0.0, 0, 1, coat
         )
         session._things.place((card,))
-        seen.append(session.shoot(16, 0, denoise=False)["Combined"][..., :3])
+        seen.append(session.shoot(16, 0)["Combined"][..., :3])
     session._things.place(())
     return {"coats": np.array(seen), "coat_widths": np.array(widths)}
 
@@ -205,7 +237,7 @@ def card_truth(session: BlenderSession) -> dict[str, NDArray[np.float64]]:
         light = replace(measure(appearance, session.lighting(appearance), 3), environment_strength=0.0)
         aim_camera(session.scene, camera, SIZE)
         session._light(appearance, light, (0, 0, 1))
-        got.append(session.shoot(64, 0, denoise=False)["Combined"][28:36, 28:36, :3].mean())
+        got.append(session.shoot(64, 0)["Combined"][28:36, 28:36, :3].mean())
         expected.append(share)
     return {"card": np.array(got), "card_expected": np.array(expected)}
 

@@ -55,23 +55,22 @@ def main(out: str) -> None:
     plain = lambda self, values, cover: values  # noqa: E731
     smooth, Guide.smooth = Guide.smooth, plain  # type: ignore[method-assign]
     thin = replace(rig, skin=replace(rig.skin, subsurface=1e-9))
-    session._denoisers = {SIZE: lambda image: image.copy()}  # type: ignore[dict-item]
+    denoise, session._denoise = session._denoise, lambda image, *_: image.copy()  # type: ignore[assignment]
     light = measure(rig, session.lighting(rig), 3)
     (traced,) = session.trace(hand, [(thin, light, 1)], samples=(160, 64))
     relit = [relight(traced, look) for look in looks]
     direct = []
     for look in looks:
         session.render(hand, look, measure(look, session.lighting(look), 3), samples=1, seed=9)
-        direct.append(session.shoot(160, 9, denoise=False)["Combined"])
+        direct.append(session.shoot(160, 9)["Combined"])
 
     Guide.smooth = smooth  # type: ignore[method-assign]
-    session._denoisers = {}
+    session._denoise = denoise
     memory = []
     for k in range(60):
         session.trace(hand, [(rig, light, k)], samples=(2, 1))
         memory += [resident_mb()] if k in (19, 59) else []
-    shares, alpha = np.zeros((SIZE, SIZE, 4), np.float32), np.zeros((SIZE, SIZE), np.float32)
-    shares[traced.box], alpha[traced.box] = traced.shares, traced.alpha
+    shares, alpha = traced.window.paste(traced.shares), traced.window.paste(traced.alpha)
     again = draw_again(session, hand)
     np.savez(out, relit=relit, direct=direct, shares=shares, alpha=alpha, memory=memory, repeats=again)
 

@@ -122,6 +122,17 @@ def test_a_scene_with_things_repeats_to_the_last_bit(truth: Arrays) -> None:
     np.testing.assert_array_equal(truth["repeats"], np.broadcast_to(truth["repeats"][0], truth["repeats"].shape))
 
 
+def test_a_window_holds_all_there_is_and_the_same_values(truth: Arrays) -> None:
+    assert (truth["whole"][..., 3].max((1, 2)) == 1).all()
+    np.testing.assert_array_equal(truth["windowed"], truth["whole"])
+
+
+def test_denoising_here_is_what_cycles_does(truth: Arrays) -> None:
+    noise = np.abs(truth["noisy"] - truth["denoised"])[..., :3]
+    assert noise.max() > 0.01
+    np.testing.assert_allclose(truth["denoised_here"], truth["denoised"][..., :3], atol=1e-5)
+
+
 def test_layouts_and_ages_show(truth: Arrays) -> None:
     """One hand, one light: each layout and each age is a picture of its own, and none is another hand."""
     pictures = truth["skins"][..., :3]

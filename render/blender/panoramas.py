@@ -1,0 +1,120 @@
+"""Panoramas that light the hand: read from files or made by formula, averaged down, a few kept."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bpy
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.data_specs.errors import InputError
+from handaug.render.backdrop import PANORAMA_SUFFIXES, image_files
+from handaug.render.blender.shot import quiet
+from handaug.render.environment import directions
+from handaug.render.scene import Appearance
+
+__all__ = ["MAP_WIDTH", "Panoramas", "panorama_files"]
+
+Floats = NDArray[np.float32]
+MAP_WIDTH = 128
+"""Of the panorama that lights, and of its importance map: one smaller than its picture misses small lamps."""
+_FINE = 1024
+"""Widest panorama kept for the backdrop."""
+_KEPT = 24
+
+
+class Loaded(NamedTuple):
+    """One panorama."""
+
+    image: Any
+    """The coarse pixels, in Blender."""
+    coarse: Floats
+    """(H, W, 3) linear, first row up."""
+    fine: Floats
+    """The same, for what stands behind the hand."""
+
+
+def panorama_files(folder: str | None) -> list[Path]:
+    """The panoramas of a folder, or those that come with Blender, by name.
+
+    Raises:
+        InputError: The folder has none.
+    """
+    place = Path(folder) if folder else Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
+    return image_files(place, "--hdris", PANORAMA_SUFFIXES)
+
+
+class Panoramas:
+    """Those of a session.
+
+    Args:
+        folder: Of files, None for Blender's.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self.files = panorama_files(folder)
+        self._loaded: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
+
+    def of(self, appearance: Appearance) -> Loaded:
+        """What an appearance stands in.
+
+        Raises:
+            InputError: Its file cannot be read.
+        """
+        made = appearance.surrounding
+        # A rig's appearances share their room.
+        owner = ("look", appearance.number) if appearance.rig < 0 else ("rig", appearance.rig)
+        key = ("file", appearance.environment) if made is None else owner
+        if key not in self._loaded:
+            if len(self._loaded) >= _KEPT:
+                bpy.data.images.remove(self._loaded.popitem(last=False)[1].image)
+            if made is None:
+                self._loaded[key] = _load(self.files[appearance.environment])
+            else:
+                coarse = _average(made.radiance(directions(MAP_WIDTH, 2 * MAP_WIDTH)).astype(np.float32), MAP_WIDTH)
+                self._loaded[key] = Loaded(_as_image("{} {}".format(*key), coarse), coarse, coarse)
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
+
+
+def _load(path: Path) -> Loaded:
+    try:
+        with quiet():
+            file = bpy.data.images.load(str(path))
+        width, height = file.size
+        if not width or not height:
+            raise RuntimeError("no pixels")
+    except RuntimeError as error:
+        raise InputError(f"--hdris {path}: not a readable panorama, remove or replace it") from error
+    pixels = np.empty(width * height * file.channels, np.float32)
+    file.pixels.foreach_get(pixels)
+    rgb = np.nan_to_num(pixels.reshape(height, width, file.channels)[::-1, :, :3], posinf=6e4, neginf=0)
+    bpy.data.images.remove(file)
+    fine = _average(rgb, min(width, _FINE))
+    coarse = _average(rgb, min(width, MAP_WIDTH))
+    return Loaded(_as_image(path.stem, coarse), coarse, fine)
+
+
+def _as_image(name: str, pixels: Floats) -> Any:
+    image = bpy.data.images.new(name, pixels.shape[1], pixels.shape[0], alpha=False, float_buffer=True)
+    filled = np.ones((*pixels.shape[:2], 4), np.float32)
+    filled[..., :3] = pixels[::-1]
+    image.pixels.foreach_set(filled.ravel())
+    image.update()
+    return image
+
+
+def _average(picture: Floats, width: int) -> Floats:
+    """Mean over areas, to `width` columns and half as many rows; keeps the light of lamps smaller than a pixel."""
+    columns = _averaging(picture.shape[1], width)
+    rows = _averaging(picture.shape[0], width // 2)
+    wide = np.einsum("rh,hwc->rwc", rows, picture, optimize=True)
+    return np.ascontiguousarray(np.einsum("cw,rwk->rck", columns, wide, optimize=True), np.float32)
+
+
+def _averaging(old: int, new: int) -> Floats:
+    """(new, old) matrix of overlaps of cells; rows sum to 1."""
+    edges, cells = np.arange(new + 1) * (old / new), np.arange(old)
+    over = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    return np.asarray(np.maximum(over, 0) * (new / old), np.float32)
