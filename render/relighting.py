@@ -18,7 +18,7 @@ gloss, which light groups do not.
 
 What remains of the noise:
 
-* the panorama's light is denoised as any rendering (OIDN);
+* the panorama's light is denoised as any rendering (OIDN), told the albedo and normals of all samples;
 * a lamp by itself is nearly clean after one path per pixel: a mean over the 5 x 5 pixels around, weighted by likeness
   of normal and depth, does the rest. Its weights are found once for a pose;
 * subsurface scattering is left out of the trace, where it brings half of the noise; instead, the light is spread over
@@ -177,7 +177,7 @@ def assemble(
     gathered: Sequence[Gathered],
     window: Window,
     *,
-    denoise: Callable[[Floats], Floats],
+    denoise: Callable[[Floats, Floats, Floats], Floats],
     skins: Sequence[Skin],
     pixel: float,
 ) -> list[Traced]:
@@ -186,14 +186,14 @@ def assemble(
     Args:
         gathered: Of each rig of a pose.
         window: What part of the picture that is.
-        denoise: For the panorama's light.
+        denoise: For the panorama's light, told albedo and normal.
         skins: As they were traced.
         pixel: Metres that a pixel spans on the hand.
 
     Returns:
         One for each rig, in order.
     """
-    clean = [replace(g, combined=denoise(g.combined)) for g in gathered]
+    clean = [replace(g, combined=denoise(g.combined, g.albedo, g.normal)) for g in gathered]
     guide = Guide(clean)
     return [_assemble(g, guide, skin, pixel, window) for g, skin in zip(clean, skins, strict=True)]
 

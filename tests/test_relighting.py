@@ -181,7 +181,7 @@ def test_working_on_the_hands_part_alone_changes_nothing() -> None:
                 values[name] = np.stack([window.cut(light) for light in values[name]])
             part.append(Gathered(**values))
         skins = [rig.skin for rig in rigs]
-        traced = assemble(part, window, denoise=lambda image: image, skins=skins, pixel=0.003)
+        traced = assemble(part, window, denoise=lambda image, *_: image, skins=skins, pixel=0.003)
         return [relight(found, rig) for found, rig in zip(traced, rigs, strict=True)]
 
     for one, whole in zip(pictures(Window(0, 13, 7, 20, size)), pictures(Window.whole(size)), strict=True):
