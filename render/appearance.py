@@ -33,7 +33,7 @@ _HAND_BLOOD = 1.5
 ours (red over luminance 1.41 against 1.23): a* of CIELAB becomes 10 to 13 for the back and 13 to 16 for the palm."""
 _TRACED_TONE = 0.4
 """Between light and dark: in proportion, no skin is far from the one that is traced."""
-_RELIEF = ("roughness", "specular", "bump", "subsurface", "crease", "vein", "wet", "offset", "layout")
+_RELIEF = ("roughness", "specular", "bump", "subsurface", "crease", "vein", "tendon", "wet", "offset", "layout")
 """What a skin is beside its colours."""
 _WARM, _COOL = np.array([1.5, 0.95, 0.55]), np.array([0.85, 0.98, 1.17])
 
@@ -240,6 +240,7 @@ def _skin(rng: np.random.Generator, detail: np.random.Generator, tone: float | N
         wet=float(detail.uniform(0.1, 0.6)) if detail.uniform() < 0.08 else 0.0,
         offset=_vector(rng.uniform(-10, 10, 3)),
         layout=int(detail.integers(SKIN_LAYOUTS)),
+        tendon=float(detail.uniform(0.2, 1.0)),
     )
 
 

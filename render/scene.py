@@ -88,6 +88,8 @@ class Skin:
     """Strength of the lines of palm and knuckles, 1 usual."""
     vein: float
     """Strength of the veins on the back of the hand, 0 none."""
+    tendon: float
+    """Strength of the tendons there, 0 none."""
     wet: float
     """Weight of a film of water or sweat."""
     offset: Vector
@@ -96,13 +98,14 @@ class Skin:
     """Which of `SKIN_LAYOUTS` courses its lines and veins take."""
 
     def at_age(self, age: float) -> "Skin":
-        """The skin of somebody of this age (`HandScene.age`): veins stand out on old hands, children's are smooth. How
-        much was chosen by eye."""
+        """The skin of somebody of this age (`HandScene.age`): veins and tendons stand out on old hands, children's are
+        smooth. How much was chosen by eye."""
         old, young = float(np.clip(3 * age - 2, 0, 1)), float(np.clip(2 - 3 * age, 0, 1))
         return replace(
             self,
             crease=self.crease * (1 + 0.2 * old - 0.5 * young),
             vein=float(np.clip(self.vein + 0.3 * old - 0.6 * young, 0, 1)),
+            tendon=self.tendon * (1 + 0.4 * old - 0.7 * young),
             bump=self.bump * (1 + 0.5 * old - 0.3 * young),
         )
 

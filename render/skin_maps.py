@@ -1,11 +1,12 @@
-"""Lines of the palm and the fingers, wrinkles over the knuckles, veins: maps of the skin at rest, drawn once.
+"""Lines of the palm and the fingers, wrinkles over the knuckles, veins, tendons: maps of the skin at rest, drawn once.
 
 The flat hand (all angles zero) is looked at from the palm's side and from the back; x and y of its own frame
 (`handaug.render.hand`) are the maps' axes, so that a texture read at a skin point's rest position moves with the skin.
 Everything is laid out from the joints, as surface anatomy has it: flexion creases of the fingers over (palm) their
 joints and at their roots; the three great lines of the palm; bracelet lines of the wrist; on the back wrinkles across
-PIP and DIP joints, darker there; veins that rise between the knuckles and join towards the wrist. What differs from
-person to person (where lines begin and end, how they bend, where veins join) is drawn for a few layouts.
+PIP and DIP joints, darker there; veins that rise between the knuckles and join towards the wrist; the extensor tendons,
+which run from the wrist to the knuckles. What differs from person to person (where lines begin and end, how they bend,
+where veins join) is drawn for a few layouts.
 """
 
 from dataclasses import dataclass
@@ -32,9 +33,9 @@ class SkinMaps:
     """Two maps of the same place for each of N layouts."""
 
     palm: NDArray[np.float32]
-    """(N, S, S, 3) in [0, 1], first row at the greatest y: depth of creases, veins (none), darker skin (none)."""
+    """(N, S, S, 4) in [0, 1], first row at the greatest y: depth of creases; the other three are none of a palm's."""
     back: NDArray[np.float32]
-    """Likewise: depth of wrinkles, height of veins, darker skin over the knuckles."""
+    """Likewise: depth of wrinkles, height of veins, darker skin over the knuckles, height of tendons."""
     low: tuple[float, float]
     """x and y of the lower left corner, metres."""
     side: float
@@ -52,12 +53,12 @@ def skin_maps(model: HandModel) -> SkinMaps:
     palms, backs = [], []
     for layout in range(SKIN_LAYOUTS):
         rng = np.random.default_rng((11, layout))
-        creases, wrinkles, veins = (
-            _draw(lines(rng, joints), grid, low, side) for lines in (_palm_lines, _wrinkles, _veins)
+        creases, wrinkles, veins, tendons = (
+            _draw(lines(rng, joints), grid, low, side) for lines in (_palm_lines, _wrinkles, _veins, _tendons)
         )
         empty = np.zeros_like(veins)
-        palms.append(np.stack([creases, empty, empty], -1))
-        backs.append(np.stack([wrinkles, veins, dark], -1))
+        palms.append(np.stack([creases, empty, empty, empty], -1))
+        backs.append(np.stack([wrinkles, veins, dark, tendons], -1))
     palm, back = (np.stack(maps).astype(np.float32) for maps in (palms, backs))
     return SkinMaps(palm, back, (float(low[0]), float(low[1])), side)
 
@@ -131,7 +132,8 @@ def _palm_lines(rng: np.random.Generator, joints: Floats) -> list[_Line]:
     )
     for knots in great:
         own = [knot + rng.normal(0, 0.0012 if k == 0 else 0.002, 2) for k, knot in enumerate(knots)]
-        lines.append((_curve(own), float(rng.uniform(0.0005, 0.00065)), float(rng.uniform(0.8, 1.0))))
+        half, strength = float(rng.uniform(0.0005, 0.00065)), float(rng.uniform(0.8, 1.0))
+        lines += _folded(_curve(own), half, strength)
     for _ in range(26):  # fine lines of no name
         start = wrist + rng.uniform(0.2, 0.95) * (middle - wrist) + rng.uniform(-0.035, 0.035) * _unit(index - little)
         way = rng.normal(size=2) * [0.006, 0.009]
@@ -141,6 +143,11 @@ def _palm_lines(rng: np.random.Generator, joints: Floats) -> list[_Line]:
         (_across(rng, wrist + up * d, up, 0.026, -0.0015, 15), 0.0005, s) for d, s in ((0.004, 0.8), (-0.004, 0.6))
     ]
     return lines
+
+
+def _folded(points: Floats, half: float, strength: float) -> list[_Line]:
+    """A crease whose skin slopes down to it from both sides."""
+    return [(points, half, strength), (points, 4 * half, 0.3 * strength)]
 
 
 def _wrinkles(rng: np.random.Generator, joints: Floats) -> list[_Line]:
@@ -183,6 +190,18 @@ def _veins(rng: np.random.Generator, joints: Floats) -> list[_Line]:
     lines.append((_curve([meets[0], 0.5 * (meets[0] + meets[1]) + 0.01 * up, meets[1]]), 0.0012, 0.8))
     outer = knuckles[3] - 0.01 * side
     lines.append((_curve([outer, outer - 0.03 * up, meets[1] - 0.006 * side]), 0.0011, 0.7))
+    return lines
+
+
+def _tendons(rng: np.random.Generator, joints: Floats) -> list[_Line]:
+    wrist, up = joints[0], _unit(joints[9] - joints[0])
+    side = _unit(joints[5] - joints[17])
+    lines: list[_Line] = []
+    for k, (knuckle, strength) in enumerate(zip((5, 9, 13, 17), (0.9, 1.0, 0.85, 0.6), strict=True)):
+        end = wrist + 0.006 * up + (0.006 - 0.004 * k) * side
+        bend = 0.5 * (joints[knuckle] + end) + rng.normal(0, 0.001) * side
+        curve = _curve([joints[knuckle] + 0.004 * up, bend, end])
+        lines.append((curve, float(rng.uniform(0.0017, 0.0022)), strength))
     return lines
 
 

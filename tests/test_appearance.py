@@ -58,9 +58,9 @@ def test_lines_and_veins_run_in_all_their_ways_alike() -> None:
 def test_older_skin_is_never_smoother_and_has_the_same_colours(number: int, one: float, two: float) -> None:
     skin = sample_appearance(0, number, environments=8).skin
     young, old = skin.at_age(min(one, two)), skin.at_age(max(one, two))
-    assert young.crease <= old.crease and young.vein <= old.vein and young.bump <= old.bump
+    assert all(getattr(young, name) <= getattr(old, name) for name in ("crease", "vein", "tendon", "bump"))
     assert 0 <= old.vein <= 1
-    assert replace(young, crease=0, vein=0, bump=0) == replace(old, crease=0, vein=0, bump=0)
+    assert replace(young, crease=0, vein=0, tendon=0, bump=0) == replace(old, crease=0, vein=0, tendon=0, bump=0)
     assert skin.at_age(2 / 3) == skin
 
 

@@ -43,7 +43,7 @@ def test_nails_and_palm_lie_where_anatomy_has_them() -> None:
 def test_layouts_of_lines_differ_where_people_do_and_keep_to_their_tiles() -> None:
     """They stand side by side in one texture, which is read between its pixels: nothing is drawn on a tile's edges."""
     maps = surface_of(HandModel.load()).maps
-    for tiles, channel in ((maps.palm, 0), (maps.back, 1)):
+    for tiles, channel in ((maps.palm, 0), (maps.back, 1), (maps.back, 3)):
         assert len(tiles) == SKIN_LAYOUTS
         drawn = tiles[..., channel] > 0.4
         for k in range(SKIN_LAYOUTS):

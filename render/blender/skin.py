@@ -21,12 +21,12 @@ skin."""
 
 KIND_ATTRIBUTE = "kind"
 """Vertex attribute: x is the ramp across the edges of the nails (`handaug.render.surface`), y is 1 on the palm and the
-pads of the fingers, z where veins show."""
+pads of the fingers, z where veins and tendons show."""
 
 
-_IN_CREASES, _OVER_VEINS, _DARK = (0.58, 0.45, 0.45), (0.74, 0.86, 0.94), (0.82, 0.76, 0.76)
+_IN_CREASES, _OVER_VEINS, _DARK = (0.72, 0.58, 0.55), (0.74, 0.86, 0.94), (0.82, 0.76, 0.76)
 """Factors on the skin's colour where a map is 1."""
-_CREASE_DEPTH, _VEIN_HEIGHT = 0.0007, 0.0006
+_CREASE_DEPTH, _VEIN_HEIGHT, _TENDON_HEIGHT = 0.0007, 0.0006, 0.0009
 """Metres."""
 _RELIEF = 1100.0
 """Waves to the metre of the finest relief: at 420 dark skin under a lamp looked like a lizard's."""
@@ -37,7 +37,7 @@ _NAIL_EDGE = 0.0005
 
 
 class SkinMaterial:
-    """Burley subsurface skin with blotches, lines, veins, pores, a paler palm, nails, and a film of water at will.
+    """Burley subsurface skin with blotches, lines, veins, tendons, pores, a paler palm, nails, and a film of water.
 
     Lines and veins are read from maps at the skin's place at rest: colour and bump.
 
@@ -75,13 +75,14 @@ class SkinMaterial:
         self._pale, self._red = blotches.inputs[6], blotches.inputs[7]
         with_palm = self._mix(palm, "RGBA", blotches.outputs[2], None)
         self._palm = with_palm.inputs[7]
-        lines = self._read(maps, rest, palm)
-        crease, vein = (self._times(lines.outputs[k]) for k in (0, 1))
-        veined = self._times(vein.outputs[0])
-        self._link(kind.outputs[2], veined.inputs[1])
-        self._crease, self._vein = crease.inputs[1], vein.inputs[1]
+        *lines, dark = self._read(maps, rest, palm)
+        crease, vein, tendon = (self._times(line) for line in lines)
+        veined, strung = self._times(vein.outputs[0]), self._times(tendon.outputs[0])
+        for shown in (veined, strung):
+            self._link(kind.outputs[2], shown.inputs[1])
+        self._crease, self._vein, self._tendon = crease.inputs[1], vein.inputs[1], tendon.inputs[1]
         drawn = with_palm.outputs[2]
-        tints = ((crease.outputs[0], _IN_CREASES), (veined.outputs[0], _OVER_VEINS), (lines.outputs[2], _DARK))
+        tints = ((crease.outputs[0], _IN_CREASES), (veined.outputs[0], _OVER_VEINS), (dark, _DARK))
         self._weights = (spread.outputs["Result"], palm, nail)
         for amount, tint in tints:
             tinted = self._mix(amount, "RGBA", drawn, None, blend_type="MULTIPLY")
@@ -99,7 +100,7 @@ class SkinMaterial:
         self._height = bump.inputs["Distance"]
         relief = self._noise(shifted, scale=_RELIEF, detail=2.0)
         self._depths = []
-        for amount in (crease.outputs[0], veined.outputs[0]):
+        for amount in (crease.outputs[0], veined.outputs[0], strung.outputs[0]):
             added = self._new("ShaderNodeMath", operation="MULTIPLY_ADD")
             self._depths.append(added.inputs[1])
             self._link(amount, added.inputs[0])
@@ -117,13 +118,14 @@ class SkinMaterial:
             socket.default_value = (*paint, 1)
         self._offset.default_value = skin.offset
         self._height.default_value = skin.bump
-        for depth, metres in zip(self._depths, (-_CREASE_DEPTH, _VEIN_HEIGHT), strict=True):
+        for depth, metres in zip(self._depths, (-_CREASE_DEPTH, _VEIN_HEIGHT, _TENDON_HEIGHT), strict=True):
             depth.default_value = metres / skin.bump
         self._roughness.default_value = skin.roughness
         self._shader["Specular IOR Level"].default_value = skin.specular
         self._shader["Subsurface Scale"].default_value = skin.subsurface
         self._crease.default_value = 0.75 * skin.crease
         self._vein.default_value = skin.vein
+        self._tendon.default_value = skin.tendon
         self._shader["Coat Weight"].default_value = skin.wet
         self._corner_at.default_value[0] = self._corner + skin.layout / SKIN_LAYOUTS
 
@@ -150,8 +152,8 @@ class SkinMaterial:
         node.aov_name = name
         return node
 
-    def _read(self, maps: SkinMaps, rest: Any, palm: Any) -> Any:
-        """Node whose three outputs are depth of creases, height of veins and darkness over knuckles.
+    def _read(self, maps: SkinMaps, rest: Any, palm: Any) -> tuple[Any, Any, Any, Any]:
+        """Sockets of the depth of creases, the height of veins and of tendons, and darkness over knuckles.
 
         The maps lie side by side in one texture, back and palm of each layout, so that it is read once.
         """
@@ -175,7 +177,8 @@ class SkinMaterial:
         self._link(place.outputs[0], texture.inputs[0])
         lines = self._new("ShaderNodeSeparateColor")
         self._link(texture.outputs["Color"], lines.inputs[0])
-        return lines
+        crease, vein, dark = lines.outputs
+        return crease, vein, texture.outputs["Alpha"], dark
 
     def _times(self, value: Any) -> Any:
         node = self._new("ShaderNodeMath", operation="MULTIPLY")
@@ -212,9 +215,8 @@ class SkinMaterial:
 
 
 def _as_image(name: str, pixels: NDArray[np.float32]) -> Any:
-    image = bpy.data.images.new(name, pixels.shape[1], pixels.shape[0], alpha=False, float_buffer=True, is_data=True)
-    filled = np.ones((*pixels.shape[:2], 4), np.float32)
-    filled[..., :3] = pixels[::-1]
-    image.pixels.foreach_set(filled.ravel())
+    image = bpy.data.images.new(name, pixels.shape[1], pixels.shape[0], alpha=True, float_buffer=True, is_data=True)
+    image.alpha_mode = "CHANNEL_PACKED"  # the fourth is a map like the others
+    image.pixels.foreach_set(np.ascontiguousarray(pixels[::-1]).ravel())
     image.update()
     return image
