@@ -36,20 +36,22 @@ def _pairs() -> NDArray[np.intp]:
 
 
 _PAIRS = _pairs()
+_FINGER_PAIRS = _PAIRS[(_PAIRS >= 3).all(1)]
 
 
-def penetration(joints: NDArray[np.floating[Any]], radii: NDArray[np.floating[Any]]) -> float:
+def penetration(joints: NDArray[np.floating[Any]], radii: NDArray[np.floating[Any]], *, thumb: bool = True) -> float:
     """Greatest overlap of two capsules that should not overlap.
 
     Args:
         joints: (21, 3) metres.
         radii: (19,) metres, from `HandModel.radii`.
+        thumb: Whether the thumb counts.
 
     Returns:
         Metres; negative when every pair is apart.
     """
     ends = np.asarray(joints, np.float64)[_ENDS]
-    a, b = _PAIRS.T
+    a, b = (_PAIRS if thumb else _FINGER_PAIRS).T
     gap = segment_distance(ends[a, 0], ends[a, 1], ends[b, 0], ends[b, 1])
     return float((radii[a] + radii[b] - gap).max())
 

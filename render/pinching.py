@@ -1,7 +1,8 @@
-"""Lets thumb and finger of a pinch meet on a hand of any shape: skin on skin, or either side of a thing.
+"""Lets thumb and fingers touch on a hand of any shape: in a pinch, skin on skin or round a thing, and in a fist.
 
 Angles that close a pinch on one hand leave it open on another, as they do once they have trembled. So after a pose is
-drawn, the thumb and the finger nearest to it are turned by the least angles that bring their skins together.
+drawn, the thumb and the finger nearest to it are turned by the least angles that bring their skins together. In a fist
+the thumb alone is turned.
 """
 
 from typing import Any
@@ -15,13 +16,15 @@ from handaug.render.hand import SEGMENTS, HandModel, RestHand
 from handaug.render.penetration import SOFTNESS, segment_distance
 from handaug.render.pose_prior import ANGLES, LIMITS, HandPose
 
-__all__ = ["meet", "skin_gap"]
+__all__ = ["clench", "meet", "skin_gap"]
 
 _STEPS = 8
 _CLOSE_ENOUGH = 0.0005
 _NUDGE = 1e-3
 _THUMB = ("thumb_cmc_flexion", "thumb_cmc_abduction", "thumb_cmc_rotation", "thumb_mcp_flexion", "thumb_ip_flexion")
 _FINGER = ("mcp_flexion", "mcp_abduction", "pip_flexion", "dip_flexion")
+_STICKS_OUT = 0.02
+"""Metres from the fingers from which on the thumb of a fist is meant to be elsewhere."""
 
 
 def meet(model: HandModel, rest: RestHand, pose: HandPose, apart: float = 0.0) -> HandPose:
@@ -60,6 +63,53 @@ def meet(model: HandModel, rest: RestHand, pose: HandPose, apart: float = 0.0) -
         angles = angles.copy()
         angles[turned] = np.clip(angles[turned] + slope * missing / (slope @ slope), low, high)
     return best
+
+
+def clench(model: HandModel, rest: RestHand, pose: HandPose) -> HandPose:
+    """Lay the thumb of a fist on the fingers: capsules about its last segment and the nearest middle one touch.
+
+    Without it most thumbs that are drawn over bent fingers are in them, and the fists that are left show them apart.
+
+    Args:
+        model: The hand.
+        rest: Its shape.
+        pose: Of a fist.
+
+    Returns:
+        A pose within `LIMITS`; the given one where the thumb is farther than `_STICKS_OUT` from the fingers.
+    """
+    turned = [ANGLES.index(name) for name in _THUMB]
+    radii, angles = model.radii(rest), pose.angles.copy()
+    low, high = LIMITS[turned].T
+    gap = _thumb_gap(model, rest, angles, radii)
+    if gap > _STICKS_OUT:
+        return pose
+    for _ in range(_STEPS):
+        if abs(gap) <= _CLOSE_ENOUGH:
+            break
+        slope = np.zeros(len(turned))
+        for k, which in enumerate(turned):
+            nudged = angles.copy()
+            nudged[which] += _NUDGE if angles[which] + _NUDGE <= high[k] else -_NUDGE
+            slope[k] = (_thumb_gap(model, rest, nudged, radii) - gap) / (nudged[which] - angles[which])
+        slope[np.where(slope * gap > 0, angles[turned] <= low, angles[turned] >= high)] = 0.0
+        if not slope.any():
+            break
+        angles[turned] = np.clip(angles[turned] - slope * gap / (slope @ slope), low, high)
+        gap = _thumb_gap(model, rest, angles, radii)
+    return HandPose(angles)
+
+
+def _thumb_gap(
+    model: HandModel, rest: RestHand, angles: NDArray[np.float64], radii: NDArray[np.floating[Any]]
+) -> float:
+    """Metres from the capsule of the thumb's last segment to the nearest of index, middle and ring finger's middle
+    ones."""
+    joints = model.joints(rest, HandPose(angles)).astype(np.float64)
+    first = np.array([FINGERS[name][1] for name in ("index", "middle", "ring")])
+    thumb = np.broadcast_to(joints[[3, 4], None], (2, 3, 3))
+    gaps = segment_distance(thumb[0], thumb[1], joints[first], joints[first + 1]) - radii[2] - radii[[4, 7, 10]]
+    return float(gaps.min())
 
 
 def _nearest_finger(joints: NDArray[np.floating[Any]]) -> str:

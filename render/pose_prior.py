@@ -201,7 +201,7 @@ def sample_pinch(rng: np.random.Generator, finger: str) -> HandPose:
 
 def _with_wrist(rng: np.random.Generator, degrees: dict[str, float]) -> HandPose:
     bent = (degrees["ring_mcp_flexion"] + degrees["little_mcp_flexion"]) / 180
-    degrees["palm_cup"] = 7 * bent + rng.normal(2, 5)
+    degrees["palm_cup"] = 4 * bent + rng.normal(2, 5)  # 7 puts the little finger into the ring finger of most fists
     wide = rng.uniform() < 0.3
     degrees["wrist_flexion"] = rng.uniform(-55, 65) if wide else rng.normal(0, 18)
     degrees["wrist_deviation"] = rng.uniform(-28, 18) if wide else rng.normal(-4, 8)
