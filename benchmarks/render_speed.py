@@ -10,8 +10,9 @@ are left out.
 * sizes: pictures of `handaug render` from pose to bytes, each traced by itself.
 * relit: the same with K appearances of a pose in E rigs, against `--direct`.
 * loop: the same scenes by a plain loop over bpy: Blender's own importance map, denoiser as it comes, PNG files.
-* limit: one large picture of the same scene, samples and denoiser, by the pixel; against what a picture needs at 64 px,
-  when each is of a pose of its own, and when a pose has two, as `handaug render` draws them.
+* limit: one large picture of the same scene, samples and denoiser, traced as a whole, by the pixel (also where the hand
+  is alone); against what a picture needs at 64 px, when each is of a pose of its own, and when a pose has two, as
+  `handaug render` draws them.
 * blenderproc: `benchmarks/blenderproc_loop.py` under the interpreter given, which has bpy 4.2 and BlenderProc 2.8.
 * workers: a whole run with one and with two workers, and how long a worker takes to its first picture.
 * memory: resident memory of a process over 5,000 pictures.
@@ -258,7 +259,9 @@ def report_relit(poses: int) -> None:
 
 
 def report_limit(count: int) -> None:
-    large, part = (measure("limit", count=count, size=64, quality="standard", large=512, windowed=k) for k in (0, 1))
+    large, part = (
+        measure("limit", count=count, size=64, quality="standard", large=512, windowed=k) for k in (False, True)
+    )
     line("4,096 of the pixels of a 512 px picture", large)
     line("the same, traced where the hand is", part)
     for looks, name in ((1, "one of a pose"), (2, "two of a pose")):

@@ -81,30 +81,32 @@ class Traced:
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """What is kept of Blender's passes for a rig, one set for the panorama, then one for each lamp."""
+    """What is kept of Blender's passes for a rig, one set for the panorama, then one for each lamp.
+
+    Of the part of the picture, h x w, that was traced."""
 
     samples: int
     """Per pixel, of all sets together."""
     combined: Floats
-    """(H, W, 3) of the panorama alone, premultiplied by alpha."""
+    """(h, w, 3) of the panorama alone, premultiplied by alpha."""
     diffuse: Floats
-    """(L, H, W, 3) divided by albedo."""
+    """(L, h, w, 3) divided by albedo."""
     gloss: Floats
-    """(L, H, W, 3) premultiplied by alpha."""
+    """(L, h, w, 3) premultiplied by alpha."""
     cover: Floats
-    """(L, H, W) alpha."""
+    """(L, h, w) alpha."""
     albedo: Floats
-    """(H, W, 3) premultiplied by alpha, as all that follows, and a mean over all samples."""
+    """(h, w, 3) premultiplied by alpha, as all that follows, and a mean over all samples."""
     shares: Floats
-    """(H, W, 3) red, palm, nail."""
+    """(h, w, 3) red, palm, nail."""
     skin: Floats
-    """(H, W)."""
+    """(h, w)."""
     alpha: Floats
-    """(H, W)."""
+    """(h, w)."""
     normal: Floats
-    """(H, W, 3)."""
+    """(h, w, 3)."""
     depth: Floats
-    """(H, W) metres."""
+    """(h, w) metres."""
 
 
 def gather(passes: Sequence[Passes]) -> Gathered:

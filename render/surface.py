@@ -39,9 +39,10 @@ class Surface:
     palm: Floats
     """(V,) 1 on the hairless skin of palm and finger pads, which has little melanin; 0 on the back."""
     back: Floats
-    """(V,) 1 where veins show, on the back of hand and forearm; 0 on their inside. The maps end below the wrist."""
+    """(V,) 1 where veins and tendons show, on the back of hand and forearm; 0 on their inside. The maps end below the
+    wrist."""
     maps: SkinMaps
-    """Lines and veins."""
+    """Lines, veins and tendons."""
 
 
 def surface_of(model: HandModel) -> Surface:

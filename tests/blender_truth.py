@@ -9,9 +9,11 @@ off the middle),
 * object index and depth of pictures with two hands, with things held, worn and in front: `full_index`, `full_depth`;
 * a green card with a red coat, striped and not: `coats` (2, H, W, 3), with the width of their stripes, `coat_widths`;
 * pictures traced in the window that they need, and as a whole: `windowed`, `whole` (S, H, W, 4), not denoised;
-* one of them denoised by Cycles, `denoised` (H, W, 4), and by our own call of the same library, `denoised_here`;
+* one of them denoised by Cycles, in a window, `denoised` (h, w, 4), and by our own call of OIDN, `denoised_here`;
 * one picture with things, drawn again and again, its meshes filled anew each time: `repeats` (R, H, W, 4);
-* a hand from behind with the lines and veins of each layout, then as a child's and an old one's: `skins` (S, H, W, 4);
+* a palm with the lines of each layout: `palms` (S, H, W, 4);
+* a back with the wrinkles and veins of each layout, then as a child's and an old one's, without and with tendons:
+  `backs` (S, H, W, 4);
 * a white card under each kind of light: `card` radiance, where `lighting.measure` says `card_expected`.
 """
 
@@ -31,8 +33,9 @@ from handaug.render.config import RenderConfig
 from handaug.render.hand import HandModel
 from handaug.render.lighting import Light, measure, rotation_matrix
 from handaug.render.posing import sample_hand
-from handaug.render.scene import SKIN_LAYOUTS, Appearance, Coat, HandScene, Thing
+from handaug.render.scene import SKIN_LAYOUTS, Coat, HandScene, Skin, Thing
 from handaug.render.surface import surface_of
+from handaug.render.window import Window
 from handaug.render.worker import claim_core
 
 SIZE = 64
@@ -113,10 +116,17 @@ def main(out: str) -> None:
         passes = session.shoot(1, 0)
         found["full_index"].append(passes["Object Index"][..., 0])
         found["full_depth"].append(passes["Depth"][..., 0])
-    found["windowed"], found["whole"] = in_windows(session, [hands[0][0], *full_scenes(model)])
+    found["windowed"], found["whole"] = in_windows(
+        session, [hands[0][0], *(replace(full, surface=None) for full in full_scenes(model))]
+    )
     cleaned = denoised(session, hands[0][0])
     found["repeats"] = draw_again(session, full_scenes(model)[2])
-    found["skins"] = worn(session, hands[0][0], appearance, light)
+    skin = replace(appearance.skin, crease=1.0, vein=0.6)
+    layouts, adult = [replace(skin, layout=k) for k in range(SKIN_LAYOUTS)], 2 / 3
+    found["palms"] = worn(session, hands[0][0], layouts, [adult] * SKIN_LAYOUTS)
+    strung = [replace(layouts[0], tendon=strength) for strength in (0.0, 1.0)]
+    skins, ages = [*layouts, *layouts[:1] * 2, *strung], [*[adult] * SKIN_LAYOUTS, 1 / 3, 1.0, adult, adult]
+    found["backs"] = worn(session, hands[3][0], skins, ages)
     session.render(hands[0][0], appearance, light, samples=1, seed=0)  # nothing but a hand
 
     scene.cycles.filter_width = 1.0
@@ -134,14 +144,14 @@ def main(out: str) -> None:
     np.savez(out, **arrays, **cleaned, **panorama_truth(session), **coat_truth(session), **card_truth(session))
 
 
-def worn(session: BlenderSession, hand: HandScene, appearance: Appearance, light: Light) -> list[NDArray[np.float32]]:
-    """The same path for each, so that only what they wear tells them apart."""
-    layouts = [
-        replace(appearance, skin=replace(appearance.skin, layout=k, crease=1.0, vein=0.6)) for k in range(SKIN_LAYOUTS)
+def worn(session: BlenderSession, hand: HandScene, skins: list[Skin], ages: list[float]) -> list[NDArray[np.float32]]:
+    """A hand in skins, at ages; by the same paths, so that only what it wears tells them apart."""
+    appearance = sample_appearance(0, 0, environments=session.environments)
+    light = measure(appearance, session.lighting(appearance), 3)
+    return [
+        session.render(replace(hand, age=age), replace(appearance, skin=skin), light, samples=16, seed=4)
+        for skin, age in zip(skins, ages, strict=True)
     ]
-    drawn = [session.render(hand, look, light, samples=16, seed=4) for look in layouts]
-    aged = [session.render(replace(hand, age=age), layouts[0], light, samples=16, seed=4) for age in (1 / 3, 1.0)]
-    return drawn + aged
 
 
 def in_windows(session: BlenderSession, scenes: list[HandScene]) -> tuple[list[NDArray[np.float32]], ...]:
@@ -162,12 +172,13 @@ def in_windows(session: BlenderSession, scenes: list[HandScene]) -> tuple[list[N
 def denoised(session: BlenderSession, hand: HandScene) -> dict[str, NDArray[np.float32]]:
     """What Cycles makes of a picture with its own call of OIDN, and what `Denoiser` does."""
     session._place(hand)
-    raw = session.shoot(4, 3)
+    window = Window(5, 42, 9, 64, SIZE)  # no multiples of what OIDN works in
+    raw = session.shoot(4, 3, window)
     clean = session._denoise(raw["Combined"][..., :3], raw["Denoising Albedo"], raw["Denoising Normal"])
     cycles = session.scene.cycles
     cycles.use_denoising, cycles.denoiser = True, "OPENIMAGEDENOISE"
     cycles.denoising_quality, cycles.denoising_prefilter = "FAST", "NONE"
-    theirs = session.shoot(4, 3)["Combined"]
+    theirs = session.shoot(4, 3, window)["Combined"]
     cycles.use_denoising = False
     return {"noisy": raw["Combined"], "denoised": theirs, "denoised_here": clean}
 

@@ -133,11 +133,12 @@ def test_denoising_here_is_what_cycles_does(truth: Arrays) -> None:
     np.testing.assert_allclose(truth["denoised_here"], truth["denoised"][..., :3], atol=1e-5)
 
 
-def test_layouts_and_ages_show(truth: Arrays) -> None:
-    """One hand, one light: each layout and each age is a picture of its own, and none is another hand."""
-    pictures = truth["skins"][..., :3]
-    seen = truth["skins"][0, ..., 3] > 0.9
-    assert (truth["skins"][..., 3] == truth["skins"][0, ..., 3]).all()
+@pytest.mark.parametrize("side", ["palms", "backs"])
+def test_layouts_ages_and_tendons_show(truth: Arrays, side: str) -> None:
+    """One hand, one light: whatever is worn is a picture of its own, and none is another hand."""
+    pictures = truth[side][..., :3]
+    seen = truth[side][0, ..., 3] > 0.9
+    assert (truth[side][..., 3] == truth[side][0, ..., 3]).all()
     level = pictures[0][seen].mean()
     for k, one in enumerate(pictures):
         for other in pictures[:k]:

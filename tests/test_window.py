@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handaug.render.scene import HandScene, Thing
+from handaug.render.scene import HandScene, OtherHand, Thing
 from handaug.render.window import Window, window_of
 
 
@@ -31,14 +31,16 @@ def test_a_window_reaches_three_pixels_around_what_is_seen_and_not_beyond_the_pi
 def test_things_widen_the_window_and_a_surface_takes_it_all() -> None:
     scene = scene_of([(0.1, -0.2, 1)])
     assert window_of(replace(scene, things=(thing([(0.1, 0.2, 1)]),))) == Window(8, 32, 20, 28, 40)
+    other = OtherHand(np.array([(0.1, 0.2, 1)], np.float32), True)
+    assert window_of(replace(scene, other=other)) == Window(8, 32, 20, 28, 40)
     assert window_of(replace(scene, surface=thing([(0.1, 0.2, 1)]))) == Window.whole(40)
 
 
-@pytest.mark.parametrize("point", [(9, 0, 1), (0, -9, 1), (0.1, 0.1, 0), (0.1, 0.1, -1)])
+@pytest.mark.parametrize("points", [[(9, 0, 1)], [(0, -9, 1)], [(0, 0, 1), (0.1, 0.1, 0)], [(0, 0, 1), (0.1, 0, -1)]])
 def test_what_is_out_of_sight_or_reaches_behind_the_camera_takes_the_whole_picture(
-    point: tuple[float, float, float],
+    points: list[tuple[float, float, float]],
 ) -> None:
-    assert window_of(scene_of([point])) == Window.whole(40)
+    assert window_of(scene_of(points)) == Window.whole(40)
 
 
 @given(st.integers(0, 5), st.integers(1, 5), st.integers(0, 5), st.integers(1, 5))

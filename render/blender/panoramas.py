@@ -14,7 +14,7 @@ from handaug.render.blender.shot import quiet
 from handaug.render.environment import directions
 from handaug.render.scene import Appearance
 
-__all__ = ["MAP_WIDTH", "Panoramas", "panorama_files"]
+__all__ = ["MAP_WIDTH", "Panoramas"]
 
 Floats = NDArray[np.float32]
 MAP_WIDTH = 128
@@ -35,12 +35,8 @@ class Loaded(NamedTuple):
     """The same, for what stands behind the hand."""
 
 
-def panorama_files(folder: str | None) -> list[Path]:
-    """The panoramas of a folder, or those that come with Blender, by name.
-
-    Raises:
-        InputError: The folder has none.
-    """
+def _files(folder: str | None) -> list[Path]:
+    """The panoramas of a folder, or those that come with Blender, by name."""
     place = Path(folder) if folder else Path(bpy.utils.system_resource("DATAFILES")) / "studiolights" / "world"
     return image_files(place, "--hdris", PANORAMA_SUFFIXES)
 
@@ -50,10 +46,13 @@ class Panoramas:
 
     Args:
         folder: Of files, None for Blender's.
+
+    Raises:
+        InputError: The folder has none.
     """
 
     def __init__(self, folder: str | None) -> None:
-        self.files = panorama_files(folder)
+        self.files = _files(folder)
         self._loaded: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
 
     def of(self, appearance: Appearance) -> Loaded:

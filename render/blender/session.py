@@ -160,9 +160,8 @@ class BlenderSession:
 
     def _place(self, hand: HandScene) -> Window:
         """Put the scene's meshes and camera in place; returns where they are seen."""
-        if self._window is not None and hand is self._placed:
+        if hand is self._placed and self._window is not None:
             return self._window  # a mesh that was not touched is not sent to Cycles again: 5 ms
-        self._placed = hand
         aim_camera(self.scene, hand.intrinsics, hand.size)
         _pour(self.hand, hand.vertices, hand.left)
         if hand.other is not None:
@@ -174,7 +173,7 @@ class BlenderSession:
             self._second.hide_render = hand.other is None
         self._things.place(hand.things)
         self._behind.place(() if hand.surface is None else (hand.surface,))
-        self._window = window_of(hand)
+        self._placed, self._window = hand, window_of(hand)
         return self._window
 
     def _light(self, appearance: Appearance, light: Light, centre: tuple[float, float, float]) -> None:

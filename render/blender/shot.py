@@ -67,6 +67,12 @@ def set_up_engine(scene: Any) -> None:
 def shoot(scene: Any, samples: int, seed: int, window: Window) -> dict[str, Floats]:
     """Render a scene as it stands.
 
+    Args:
+        scene: Blender's, with the resolution of the whole picture set.
+        samples: Per pixel.
+        seed: Of the path tracer, 0..2^31-1.
+        window: What part of the picture to trace.
+
     Returns:
         Each pass as (h, w, channels) of the window, first row up: the very values that the whole picture has there.
     """
