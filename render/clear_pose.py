@@ -49,10 +49,12 @@ def sample_clear_pose(
         pose = sample_pose(rng, kind)
         if kind == "pinch":
             pose = meet(model, rest, pose)
+        joints = model.joints(rest, pose)
         # Most fists are drawn again for their fingers: the thumb can wait.
-        if kind == "fist" and penetration(model.joints(rest, pose), radii, thumb=False) <= ALLOWED_DEPTH:
+        if kind == "fist" and penetration(joints, radii, thumb=False) <= ALLOWED_DEPTH:
             pose = clench(model, rest, pose)
-        depth = penetration(model.joints(rest, pose), radii)
+            joints = model.joints(rest, pose)
+        depth = penetration(joints, radii)
         if depth < least:
             best, least = pose, depth
         if depth <= ALLOWED_DEPTH:

@@ -5,6 +5,7 @@ drawn, the thumb and the finger nearest to it are turned by the least angles tha
 the thumb alone is turned.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,24 +46,13 @@ def meet(model: HandModel, rest: RestHand, pose: HandPose, apart: float = 0.0) -
     finger = _nearest_finger(model.joints(rest, pose))
     names = [*_THUMB, *(f"{finger}_{part}" for part in _FINGER), "palm_cup"]
     turned = [ANGLES.index(name) for name in names]
-    angles, radii = pose.angles.copy(), model.radii(rest)
-    best, least = pose, np.inf
-    for _ in range(_STEPS):
-        here = HandPose(angles)
-        missing = apart - skin_gap(model, rest, here, radii, finger)
-        if abs(missing) < least:
-            best, least = here, abs(missing)
-        if least <= _CLOSE_ENOUGH:
-            break
-        slope = _slopes(model, rest, angles, turned, finger)
-        low, high = LIMITS[turned].T
-        stuck = np.where(slope * missing < 0, angles[turned] <= low, angles[turned] >= high)
-        slope[stuck] = 0.0
-        if not slope.any():
-            break
-        angles = angles.copy()
-        angles[turned] = np.clip(angles[turned] + slope * missing / (slope @ slope), low, high)
-    return best
+    radii, tips = model.radii(rest), [4, FINGERS[finger][-1]]
+
+    def distance(angles: NDArray[np.float64]) -> float:
+        thumb, other = model.joints(rest, HandPose(angles))[tips].astype(np.float64)
+        return float(np.linalg.norm(thumb - other))
+
+    return _turn(pose, turned, lambda here: apart - skin_gap(model, rest, here, radii, finger), distance)
 
 
 def clench(model: HandModel, rest: RestHand, pose: HandPose) -> HandPose:
@@ -79,25 +69,44 @@ def clench(model: HandModel, rest: RestHand, pose: HandPose) -> HandPose:
         A pose within `LIMITS`; the given one where the thumb is farther than `_STICKS_OUT` from the fingers.
     """
     turned = [ANGLES.index(name) for name in _THUMB]
-    radii, angles = model.radii(rest), pose.angles.copy()
+    radii = model.radii(rest)
+
+    def gap(angles: NDArray[np.float64]) -> float:
+        return _thumb_gap(model, rest, angles, radii)
+
+    return pose if gap(pose.angles) > _STICKS_OUT else _turn(pose, turned, lambda here: -gap(here.angles), gap)
+
+
+def _turn(
+    pose: HandPose,
+    turned: list[int],
+    missing: Callable[[HandPose], float],
+    distance: Callable[[NDArray[np.float64]], float],
+) -> HandPose:
+    """Turn some angles until nothing is missing, or as far as `LIMITS` and `_STEPS` let them.
+
+    Args:
+        pose: Where to begin.
+        turned: Numbers of the angles.
+        missing: Metres by which two parts should move apart (below zero: together).
+        distance: Of these parts in metres, from (24,) angles; only its slope counts.
+    """
     low, high = LIMITS[turned].T
-    gap = _thumb_gap(model, rest, angles, radii)
-    if gap > _STICKS_OUT:
-        return pose
+    angles, best, least = pose.angles.copy(), pose, np.inf
     for _ in range(_STEPS):
-        if abs(gap) <= _CLOSE_ENOUGH:
+        here = HandPose(angles)
+        lacking = missing(here)
+        if abs(lacking) < least:
+            best, least = here, abs(lacking)
+        if least <= _CLOSE_ENOUGH:
             break
-        slope = np.zeros(len(turned))
-        for k, which in enumerate(turned):
-            nudged = angles.copy()
-            nudged[which] += _NUDGE if angles[which] + _NUDGE <= high[k] else -_NUDGE
-            slope[k] = (_thumb_gap(model, rest, nudged, radii) - gap) / (nudged[which] - angles[which])
-        slope[np.where(slope * gap > 0, angles[turned] <= low, angles[turned] >= high)] = 0.0
+        slope = _slopes(distance, angles, turned)
+        slope[np.where(slope * lacking < 0, angles[turned] <= low, angles[turned] >= high)] = 0.0
         if not slope.any():
             break
-        angles[turned] = np.clip(angles[turned] - slope * gap / (slope @ slope), low, high)
-        gap = _thumb_gap(model, rest, angles, radii)
-    return HandPose(angles)
+        angles = angles.copy()
+        angles[turned] = np.clip(angles[turned] + slope * lacking / (slope @ slope), low, high)
+    return best
 
 
 def _thumb_gap(
@@ -144,15 +153,9 @@ def skin_gap(model: HandModel, rest: RestHand, pose: HandPose, radii: NDArray[np
 
 
 def _slopes(
-    model: HandModel, rest: RestHand, angles: NDArray[np.float64], turned: list[int], finger: str
+    distance: Callable[[NDArray[np.float64]], float], angles: NDArray[np.float64], turned: list[int]
 ) -> NDArray[np.float64]:
-    """Metres by which the tips part for each radian of each angle."""
-    tips = [4, FINGERS[finger][-1]]
-
-    def distance(at: NDArray[np.float64]) -> float:
-        thumb, other = model.joints(rest, HandPose(at))[tips].astype(np.float64)
-        return float(np.linalg.norm(thumb - other))
-
+    """Metres of distance for each radian of each angle."""
     base, out = distance(angles), []
     for k in turned:
         nudged = angles.copy()

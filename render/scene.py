@@ -251,7 +251,7 @@ class HandScene:
     surface: Thing | None = None
     """What it lies on or hovers over, behind all else; no label knows of it."""
     age: float = 2 / 3
-    """1/3 a child, 2/3 a young adult, 1 old: the older, the plainer lines and veins are."""
+    """1/3 a child, 2/3 a young adult, 1 old: the older, the plainer lines, veins and tendons are."""
 
     @property
     def solid(self) -> NDArray[np.float64]:

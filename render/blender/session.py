@@ -86,7 +86,8 @@ class BlenderSession:
         self._add_world()
         self._panoramas = Panoramas(hdris)
         self._placed: HandScene | None = None
-        self._window: Window | None = None
+        self._window = Window.whole(1)
+        """Where what is placed is seen."""
         self._denoise = Denoiser()
 
     @property
@@ -160,7 +161,7 @@ class BlenderSession:
 
     def _place(self, hand: HandScene) -> Window:
         """Put the scene's meshes and camera in place; returns where they are seen."""
-        if hand is self._placed and self._window is not None:
+        if hand is self._placed:
             return self._window  # a mesh that was not touched is not sent to Cycles again: 5 ms
         aim_camera(self.scene, hand.intrinsics, hand.size)
         _pour(self.hand, hand.vertices, hand.left)
