@@ -1,10 +1,10 @@
 """The gain where the look of the target is unknown to the labels: a labelled source, an unlabelled target.
 
-    python benchmarks/cross_domain.py OUT [--seeds 5] [--steps 8000] [--n 20000] [--device auto]
+    python benchmarks/cross_domain.py OUT [--label-budgets 100,all] [--seeds 5] [--steps 8000] [--n 20000]
 
-The recordings are those of `headset.py`. The source plays real: its train split is in every arm, its val split chooses
-checkpoints; the target's test split measures. Further arms add the renders of help as they are, which tells how much
-of a gain is their poses and how much the target's look, and both.
+The recordings are those of `headset.py`. The source plays real: its train split (at each budget the labels of so many
+of its poses) is in every arm, its val split chooses checkpoints; the target's test split measures. Further arms add the
+renders of help as they are, which tells how much of a gain is their poses and how much the target's look, and both.
 
 Ends with what `handaug train-pose` prints: `OUT/cross-domain/report.html` and `gain.json`. Every step is a command of
 handaug and is shown; a run that was stopped goes on with the same command.

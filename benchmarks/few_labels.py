@@ -19,10 +19,10 @@ from handaug.cli.common import run_script
 def main() -> int:
     parser = Parser(description=__doc__)
     add_options(parser)
-    parser.add_argument("--label-budgets", default="25,100", help="in poses, or all; as in train-pose")
+    parser.set_defaults(label_budgets="25,100")
     given = parser.parse_args()
     files = prepare(given)
-    data = ("--real", files.target, "--label-budgets", given.label_budgets, "--out", given.out / "few-labels")
+    data = ("--real", files.target, "--out", given.out / "few-labels")
     handaug("train-pose", *data, *training_options(given, files))
     return 0
 

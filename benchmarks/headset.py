@@ -57,6 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder of everything; scenarios may share one")
     parser.add_argument("--seeds", type=positive, default=5)
     parser.add_argument("--steps", type=positive, default=8000, help="of each estimator")
+    parser.add_argument("--label-budgets", default="all", help="in poses, as in train-pose: 25,100,all")
     parser.add_argument("--precision", help="of the estimators' arithmetic, as in train-pose")
     parser.add_argument("--minted-fraction", type=share, default=0.5, help="of a batch, where labels are few or alike")
     parser.add_argument("--n", type=positive, default=20_000, help="minted images")
@@ -67,7 +68,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checker-steps", type=positive, default=12_000, help="of each of the two")
     parser.add_argument("--arms", default="real+renders,real+renders+minted", help="beside the four")
     parser.add_argument("--device", type=pick_device, default="auto")
-    parser.set_defaults(label_budgets="all")
 
 
 def prepare(given: argparse.Namespace) -> Recordings:
@@ -106,7 +106,7 @@ def training_options(given: argparse.Namespace, files: Recordings) -> tuple[obje
     """What `train-pose` is told in every scenario."""
     arms = ("--renders", files.help, "--arms", given.arms) if given.arms else ()
     how = ("--minted-fraction", given.minted_fraction, *(("--precision", given.precision) if given.precision else ()))
-    length = ("--seeds", given.seeds, "--steps", given.steps)
+    length = ("--seeds", given.seeds, "--steps", given.steps, "--label-budgets", given.label_budgets)
     return (*arms, *how, *length, "--device", given.device, "--workspace", given.out)
 
 
