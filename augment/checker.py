@@ -35,7 +35,7 @@ from handaug.augment.parallel import run_trainings
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
-from handaug.models.checkpoint import CONFIG, load_model, save_model
+from handaug.models.checkpoint import CONFIG, WEIGHTS, load_model, save_model
 from handaug.models.estimators import Estimator, build_estimator, load_estimator, save_estimator
 from handaug.models.fit import fit_estimator, predict_keypoints
 from handaug.models.loop import STATE
@@ -296,16 +296,24 @@ class Checkers:
     """The two trained estimators and what each of them has seen. Get one from `load`."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        tensors, self.info = load_model(folder, "checker")
+        tensors, info = load_model(folder, "checker")
         self.folder = folder
-        self.size: tuple[int, int] = (int(self.info["size"][0]), int(self.info["size"][1]))
-        self.channels = int(self.info["channels"])
-        self.threshold_px = float(self.info["threshold_px"])
-        self.empty_px = float(self.info["empty_px"])
-        self.held_out_px: NDArray[np.float32] = tensors["held_out_error_px"].numpy()
-        self._rows: NDArray[np.int64] = tensors["rows"].numpy()
-        self._fold: NDArray[np.int8] = tensors["fold"].numpy()
-        self._ids = {"pose_id": tensors["pose_id"].numpy(), "group": tensors["group"].numpy()}
+        try:
+            self.size: tuple[int, int] = (int(info["size"][0]), int(info["size"][1]))
+            self.channels = int(info["channels"])
+            self.threshold_px, self.empty_px = float(info["threshold_px"]), float(info["empty_px"])
+            self.data_checksum = str(info["data_checksum"])
+            self.held_out_percentiles_px = {str(q): float(px) for q, px in info["held_out_percentiles_px"].items()}
+            self._rows: NDArray[np.int64] = tensors["rows"].numpy()
+            self._fold: NDArray[np.int8] = tensors["fold"].numpy()
+            self._ids = {"pose_id": tensors["pose_id"].numpy(), "group": tensors["group"].numpy()}
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(f"{folder}: is damaged ({error}); train the checker again") from error
+        tables = (self._rows, *self._ids.values())
+        if not (len(self._fold) and all(len(table) == len(self._fold) for table in tables)):
+            raise InputError(f"{folder / WEIGHTS}: is damaged (tables of different lengths); train the checker again")
+        if not np.isfinite([self.threshold_px, self.empty_px]).all():
+            raise InputError(f"{folder / CONFIG}: is damaged (thresholds are not finite); train the checker again")
         self._empty: dict[int, NDArray[np.float32]] = {}
         self._estimators = [load_estimator(folder / f"fold-{k}", device)[0] for k in (0, 1)]
 
@@ -336,7 +344,7 @@ class Checkers:
                 f"{data.path} has "
                 f"{data.size[0]} x {data.size[1]} px with {data.channels}; train a checker on data of that size"
             )
-        if data.checksum == self.info["data_checksum"]:
+        if data.checksum == self.data_checksum:
             return _look_up(self._rows, self._fold, data.rows)
         known = [_look_up(self._ids[n], self._fold, data.read(n)) for n in ("pose_id", "group") if data.has(n)]
         lowest = np.min(np.where(np.stack(known) < 0, 2, known), axis=0)

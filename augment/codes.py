@@ -20,9 +20,9 @@ from torch import Tensor
 from handaug.data_specs.errors import WorkError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.dvae.api import Dvae
-from handaug.models.dvae.data import read_poses
 from handaug.models.layered.api import LayeredDisentangler
 from handaug.models.methods import PoseAppearanceModel
+from handaug.models.pose_codes import pose_codes
 
 __all__ = [
     "ENCODE_ROWS",
@@ -99,10 +99,10 @@ def encode_poses(
 ) -> NDArray[np.float16]:
     """Pose codes of rows of a view, by their places in it.
 
-    The dVAEs encode poses from labels, which is what the minted image's label will be; all others from the image.
+    The dVAEs encode poses from labels where they are complete (`handaug.models.pose_codes`), all others from images.
     """
     if isinstance(model, Dvae):
-        return model.encode_labels(read_poses(data, model.config.root, index)).cpu().numpy().astype(np.float16)
+        return pose_codes(model, data, index).cpu().numpy().astype(np.float16)
     blocks = [
         encode_block(model, data.read("images", index[start : start + _BLOCK]), "pose", device).astype(np.float16)
         for start in range(0, len(index), _BLOCK)

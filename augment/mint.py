@@ -6,7 +6,7 @@
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from handaug.data_specs.camera import flip_keypoints_2d
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.schema import FIELDS, TRAIN
 from handaug.models.dvae.api import Dvae
+from handaug.models.dvae.data import read_poses
 from handaug.models.methods import PoseAppearanceModel, load_run
 
-__all__ = ["Judged", "Mint"]
+__all__ = ["Judged", "Mint", "check_prior"]
 
 _COPIED = (
     "keypoints_2d",
@@ -78,6 +79,15 @@ class Judged:
     """Of the first."""
 
 
+def check_prior(model: PoseAppearanceModel) -> None:
+    """Raise InputError where a model has no appearances of its own to draw from."""
+    if not (isinstance(model, Dvae) and model.draws_images):
+        raise InputError(
+            f"--appearances {PRIOR}: {model.method} has no prior over appearances; give a dataset, or --checkpoint a "
+            "run of dvae or dvae-zu"
+        )
+
+
 class Mint:
     """The sources, the models and the rules, opened once in each process.
 
@@ -110,14 +120,13 @@ class Mint:
     def _read_tables(self) -> tuple[SourceTable, SourceTable]:
         config = self.config
         poses = read_sources(self.pose_data, self.checkers.folds_of(self.pose_data))
+        if isinstance(self.model, Dvae) and not self.model.reads_images:  # such poses are encoded from labels alone
+            placed = read_poses(self.pose_data, self.model.config.root).placed.numpy()
+            poses = replace(poses, labelled=poses.labelled & placed)
         if not poses.labelled.any():
             raise InputError(f"{config.poses}: none of its train rows is labelled; give labelled data as --poses")
         if config.from_prior:
-            if not (isinstance(self.model, Dvae) and self.model.draws_images):
-                raise InputError(
-                    f"--appearances {PRIOR}: {self.model.method} has no prior over appearances; give a dataset, or "
-                    "--checkpoint a run of dvae or dvae-zu"
-                )
+            check_prior(self.model)
             wanted = 2 * config.max_tries * -(-config.n // int(poses.labelled.sum()))
             return poses, prior_sources(max(_PRIOR_DRAWS, wanted))
         fold = self.checkers.folds_of(self.appearance_data)

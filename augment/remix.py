@@ -17,7 +17,7 @@ time.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.augment.checker import Checkers
 from handaug.augment.crew import Crew, hire
 from handaug.augment.fits import check_fits
-from handaug.augment.mint import Mint
+from handaug.augment.mint import Mint, check_prior
 from handaug.augment.pairing import split_quota
 from handaug.augment.rarity import pose_rarity
 from handaug.augment.remix_config import PRIOR, RemixConfig, open_sources
@@ -47,8 +48,9 @@ from handaug.augment.remix_work import (
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.progress import SILENT, Progress
+from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.space import require_space
-from handaug.models.checkpoint import read_config
+from handaug.models.methods import load_run
 
 __all__ = ["MIN_KEPT_SHARE", "PRIOR", "RemixConfig", "check_request", "default_workers", "remix", "remix_capacity"]
 
@@ -75,37 +77,41 @@ def default_workers(n: int, device: str) -> int:
     return max(1, min(cores, limit, memory // _WORKER_BYTES))
 
 
-def check_request(config: RemixConfig, out: Path, given: Mapping[str, Path] | None = None) -> None:
+def check_request(config: RemixConfig, out: Path, *, given: Collection[str] = (), training: Path | None = None) -> None:
     """Check, before a missing model is trained, what can be known without it.
 
     Args:
         config: What from what.
         out: The dataset.
-        given: The models that must be there already, by kind (`disentangler`, `checker`).
+        given: The models that must be there already (`disentangler`, `checker`); others may be.
+        training: Dataset that a missing model would be trained on.
 
     Raises:
-        InputError: The sources or a given model are wrong or do not fit each other, there are fewer pairs than `n`, or
-            the disk is too small.
+        InputError: The sources or a model that is there are wrong or do not fit each other or the training data,
+            there are fewer pairs than `n`, or the disk is too small.
     """
     poses, lends = open_sources(config)
-    for kind, folder in (given or {}).items():
-        stored = _size_of(folder, kind)
-        check_fits(poses, stored[:2], stored[2], str(folder))
+    if training is not None:
+        check_fits(HandDataset(training), poses.size, poses.channels, str(poses.path))
+    if "disentangler" in given or config.disentangler.exists():
+        model = load_run(config.disentangler)
+        check_fits(poses, (model.size[0], model.size[1]), model.channels, str(config.disentangler))
+        if config.from_prior:
+            check_prior(model)
+    elif config.from_prior:
+        raise InputError(
+            f"--appearances {PRIOR}: there is no {config.disentangler} yet, and what would be trained has none; run "
+            "'handaug disentangle --method dvae' first"
+        )
+    if "checker" in given or config.checker.exists():
+        checkers = Checkers.load(config.checker)
+        check_fits(poses, checkers.size, checkers.channels, str(config.checker))
     if not config.from_prior and config.n > len(poses) * len(lends):
         raise InputError(
             f"--n {config.n}: {len(poses):,} pose rows and {len(lends):,} appearance rows have fewer pairs; lower --n "
             "or give more --appearances"
         )
     require_space(out, config.n, poses.size, poses.channels, f"--n {config.n}")
-
-
-def _size_of(folder: Path, kind: str) -> tuple[int, int, int]:
-    """Height, width and channels that a model takes."""
-    config = read_config(folder, kind)
-    try:
-        return int(config["size"][0]), int(config["size"][1]), int(config["channels"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{folder}/config.json: is damaged ({error}); train the {kind} again") from error
 
 
 def remix(
@@ -140,6 +146,9 @@ def remix(
     if workers is not None and scheduler is not None:
         raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
     count = 1 if scheduler else workers or default_workers(config.n, device)
+    if config.from_prior and not out.exists():  # before tables of as many draws are made
+        poses, _ = open_sources(config)
+        require_space(out, config.n, poses.size, poses.channels, f"--n {config.n}")
     mint = Mint(config, device if count == 1 and scheduler is None else "cpu")
     work = PartialOutput.open(out, mint.identity, overwrite=overwrite)
     if work is None:
@@ -202,7 +211,7 @@ def _attributes(mint: Mint) -> dict[str, Any]:
         "disentangler_fingerprint": mint.identity["disentangler"],
         "disentangler_data_checksum": str(mint.model.info.get("data_checksum", "")),
         "checker_fingerprint": mint.identity["checker"],
-        "checker_data_checksum": str(mint.checkers.info["data_checksum"]),
+        "checker_data_checksum": mint.checkers.data_checksum,
         "label_error_threshold_px": mint.threshold,
         "label_checked": mint.config.check,
     }
@@ -244,6 +253,7 @@ def _mint_all(mint: Mint, work: PartialOutput, job: Job, crew: Crew, progress: P
             shards += len(plans)
             seed = config.seed + shards
             plans = refill_plans(tally, mint.capacity, bins, seed, cut) if tally.missing else []
+    stop_if_hopeless(int(tally.tried.sum()), int(tally.kept.sum()), mint.threshold, least=1)
     if tally.missing:
         raise WorkError(
             f"{work.out}: only {tally.kept.sum():,} of {config.n:,} images passed the check and no combination is "

@@ -1,5 +1,6 @@
 """What a remix is asked for, and the files that it takes rows from."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class RemixConfig:
     def __post_init__(self) -> None:
         if self.n <= 0:
             raise InputError(f"--n {self.n}: mint at least 1 image")
-        if self.max_label_error is not None and not self.max_label_error > 0:
+        if self.max_label_error is not None and not 0 < self.max_label_error < math.inf:
             raise InputError(f"--max-label-error {self.max_label_error}: give a distance above 0 pixels")
         if self.pairs not in PAIRS:
             raise InputError(f"--pairs {self.pairs}: choose one of {', '.join(PAIRS)}")

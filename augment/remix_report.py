@@ -171,7 +171,7 @@ def write_report(out: Path, mint: Mint, shards: Sequence[tuple[Path, Path]], tal
         "rejected": {"label_error": tried - kept - nearer - blind, "nearer_other_pose": nearer, "no_hand": blind},
         "threshold_px": mint.threshold,
         "label_error_px": {str(q): float(np.percentile(kept_errors, q)) for q in _PERCENTILES},
-        "checker_held_out_px": mint.checkers.info["held_out_percentiles_px"],
+        "checker_held_out_px": mint.checkers.held_out_percentiles_px,
         "shortfall": int(np.maximum(tally.quota - tally.kept, 0).sum()),
         "poses_without_appearance": int((mint.poses.labelled & (mint.capacity == 0)).sum()),
         "by_pose": _by(bins, bin_names, tally),

@@ -143,9 +143,9 @@ def time_block(job: Job, poses: NDArray[np.int64]) -> tuple[float, float]:
         return rate, kept / total
 
 
-def stop_if_hopeless(tried: int, kept: int, threshold: float) -> None:
-    """Raise WorkError where too few images pass to go on."""
-    if tried >= _JUDGED_BEFORE_STOPPING and kept < MIN_KEPT_SHARE * tried:
+def stop_if_hopeless(tried: int, kept: int, threshold: float, least: int = _JUDGED_BEFORE_STOPPING) -> None:
+    """Raise WorkError where too few images pass to go on, of `least` that were judged or more."""
+    if tried >= least and kept < MIN_KEPT_SHARE * tried:
         raise WorkError(
             f"remix: only {kept:,} of {tried:,} minted images ({kept / tried:.1%}) passed the label check at "
             f"{threshold:.2f} px; train the disentangler longer (handaug disentangle --epochs) or raise "

@@ -20,9 +20,9 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN
 from handaug.models.dvae.api import Dvae
-from handaug.models.dvae.data import read_poses
 from handaug.models.dvae.pictures import PREDICTED, TRUE, framed, pixels, skeleton
 from handaug.models.methods import PoseAppearanceModel
+from handaug.models.pose_codes import pose_codes
 
 __all__ = ["Sheet", "check_images", "pick_rows", "rows_of", "transfer_sheet", "walk_sheet"]
 
@@ -98,7 +98,7 @@ def walk_sheet(
     if steps < 2:
         raise InputError(f"--steps {steps}: a walk has at least 2 images")
     check_images(model, poses, appearances)
-    pose, content = _pose_codes(model, poses), _appearance_codes(model, appearances)
+    pose, content = pose_codes(model, poses, np.arange(len(poses))), _appearance_codes(model, appearances)
     along = torch.linspace(0, 1, steps, device=pose.device)
     pose_walk, content_walk = _between(pose, along), _between(content, along)
     fixed = pose_walk[min(3, steps - 1)].expand_as(pose_walk)
@@ -159,7 +159,7 @@ def transfer_sheet(
         InputError: The model takes other images, or has no prior to draw from.
     """
     check_images(model, poses, *([appearances] if isinstance(appearances, HandDataset) else []))
-    pose = _pose_codes(model, poses)
+    pose = pose_codes(model, poses, np.arange(len(poses)))
     if isinstance(appearances, HandDataset):
         content, top = _appearance_codes(model, appearances), [framed(image) for image in _images(appearances)]
     else:
@@ -203,14 +203,6 @@ def _images(data: HandDataset) -> list[Picture]:
     return list(data.read("images"))
 
 
-def _pose_codes(model: PoseAppearanceModel, data: HandDataset) -> Tensor:
-    if isinstance(model, Dvae) and data.has("keypoints_3d"):
-        labels = read_poses(data, model.config.root)
-        if bool(labels.placed.all()):
-            return model.encode_labels(labels)
-    return model.encode_pose(_tensor(data))
-
-
 def _appearance_codes(model: PoseAppearanceModel, data: HandDataset) -> Tensor:
     return model.encode_appearance(_tensor(data))
 
@@ -235,7 +227,7 @@ def _keypoints(model: PoseAppearanceModel, pose: Tensor, appearance: Tensor) -> 
 
 def _read_back(model: PoseAppearanceModel, images: Tensor, appearance: Tensor) -> NDArray[Any] | None:
     """Keypoints that the model finds in decoded images."""
-    if isinstance(model, Dvae) and "image" not in model.config.embed:
+    if isinstance(model, Dvae) and not model.reads_images:
         return None
     return _keypoints(model, model.encode_pose(images), appearance)
 

@@ -29,10 +29,12 @@ from handaug.data_specs.draw import as_rgb, image_grid, save_png
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.writer import partial_path
 from handaug.models.dvae.pictures import framed, pixels
 from handaug.models.estimators import load_estimator
 from handaug.models.judge import measure_run
 from handaug.models.methods import METHODS, PoseAppearanceModel, load_run, resolve
+from handaug.models.pose_codes import pose_codes
 
 DRAWING = tuple(name for name in METHODS if name not in ("dvae-pose", "cross-modal"))
 """Methods that draw images from a pose and an appearance."""
@@ -42,10 +44,14 @@ _PAIRS = 3
 Picture = NDArray[np.uint8]
 
 
-def mixed(model: PoseAppearanceModel, poses: NDArray[np.uint8], looks: NDArray[np.uint8]) -> list[Picture]:
-    """The poses of some images in the appearances of others, both (N, H, W, C) uint8."""
-    x, y = (torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255.0 for part in (poses, looks))
-    return [as_rgb(one) for one in pixels(model.decode(model.encode_pose(x), model.encode_appearance(y)))]
+def mixed(
+    model: PoseAppearanceModel, rows: HandDataset, poses: NDArray[np.int64], looks: NDArray[np.int64]
+) -> list[Picture]:
+    """The poses of some rows of a view in the appearances of others, by their places in it."""
+    images = torch.from_numpy(rows.read("images", looks)).permute(0, 3, 1, 2).float() / 255.0
+    return [
+        as_rgb(one) for one in pixels(model.decode(pose_codes(model, rows, poses), model.encode_appearance(images)))
+    ]
 
 
 def table2(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
@@ -53,12 +59,11 @@ def table2(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
     side = val.read("handedness")
     rows = np.flatnonzero(side == np.bincount(side).argmax())
     pose = rows[np.sort(np.unique(val.read("pose_id")[rows], return_index=True)[1])][: _ACROSS + 1]
-    images = val.read("images", pose)
-    fixed, many = np.repeat(images[:1], len(images) - 1, 0), images[1:]
+    fixed, many = np.repeat(pose[:1], len(pose) - 1), pose[1:]
     lines: list[list[Picture]] = []
     for poses, looks in ((many, fixed), (fixed, many)):
-        lines += [[framed(one) for one in poses], [framed(one) for one in looks]]
-        lines += [mixed(model, poses, looks) for model in models.values()]
+        lines += [[framed(one) for one in val.read("images", rows)] for rows in (poses, looks)]
+        lines += [mixed(model, val, poses, looks) for model in models.values()]
     return image_grid(lines, scale=2)
 
 
@@ -75,7 +80,7 @@ def fig5(models: dict[str, PoseAppearanceModel], val: HandDataset) -> Picture:
         images = val.read("images", pair)
         line = [framed(one) for one in images]
         for model in models.values():
-            line += mixed(model, images, images) + mixed(model, images[::-1].copy(), images)
+            line += mixed(model, val, pair, pair) + mixed(model, val, pair[::-1].copy(), pair)
         lines.append(line)
     return image_grid(lines, scale=2)
 
@@ -111,12 +116,14 @@ def main() -> int:
             settings = resolve(method.default_config)(name, len(train), train.size, options.device)
             settings = dataclasses.replace(settings, seed=seed, steps=options.steps or settings.steps)
             folder, started = options.out / f"{name}-{seed}", time.monotonic()
+            whole = not folder.exists() and not partial_path(folder).exists()
             resolve(method.train)(options.renders, folder, settings, device=options.device, progress=SILENT)
-            row = {"training_seconds": time.monotonic() - started}
+            # A run that was there, or went on, says nothing of how long it takes.
+            row = {"training_seconds": time.monotonic() - started} if whole else {}
             row |= measure_run(folder, val, judge=checker / "fold-0", device=options.device)
             table.setdefault(name, []).append(row)
             print(name, seed, json.dumps({key: round(value, 4) for key, value in row.items()}), flush=True)
-    for key in next(iter(table.values()))[0]:
+    for key in dict.fromkeys(key for rows in table.values() for row in rows for key in row):
         cells = []
         for rows in table.values():
             values = [row[key] for row in rows if key in row]

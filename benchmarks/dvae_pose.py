@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from commands import Parser, as_number, at_least, handaug, make_folder, positive
 
-from handaug.augment.dvae_figures import PAPER_EPE_MM, PAPER_LABELLED, line_figure, pck_figure, text_table
+from handaug.augment.dvae_figures import PAPER_FIG7, PAPER_LABELLED, line_figure, pck_figure, text_table
 from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.draw import save_png
 from handaug.data_specs.errors import InputError
@@ -88,8 +88,8 @@ def protocol(arguments: argparse.Namespace) -> None:
     check_test(data)
     root = "palm" if arguments.dataset == "rhd" else "wrist"
     table: list[dict[str, Any]] = [
-        {"method": f"{name} (as printed)", "rows": None, "CPose EPE mm": c, "3DPose EPE mm": p, "AUC 20-50 mm": None}
-        for name, (c, p) in PAPER_EPE_MM.get(arguments.dataset, {}).items()
+        {"method": f"{name} (as printed)", "rows": None, "CPose EPE mm": c, "3DPose EPE mm": p, "AUC 20-50 mm": auc}
+        for name, (c, p, auc) in PAPER_FIG7.get(arguments.dataset, {}).items()
     ]
     curves: dict[str, Any] = {}
     results: dict[str, Any] = {}

@@ -1,14 +1,15 @@
 """Table 3 of Li et al. 2019: Inception Score (and FID) of held-out swaps, and which of two methods people prefer.
 
-    python benchmarks/table3.py scores RENDERS RUN... --features FEATURES [--swaps 2000] [--out scores.json]
+    python benchmarks/table3.py scores RENDERS RUN... --features FEATURES [--swaps N] [--out scores.json]
     python benchmarks/table3.py sheet RENDERS RUN_A RUN_B OUT [--trials 64]
     python benchmarks/table3.py count OUT/key.csv answers.csv...
 
-`scores` swaps pose and appearance of random rows of the test split, of one side and of different poses, the same rows
-for every run, and measures them against the real rows. FEATURES is a file of stock Inception weights
+`scores` cuts the poses of the test split in two. The rows of one half are the reference; of the other half pose and
+appearance of random rows of one side and of different poses are swapped, the same rows for every run. Both scores
+depend on the number of images, so every line is of as many. FEATURES is a file of stock Inception weights
 (pt_inception-2015-12-05-6726825d.pth, the network of the published scores), or the folder of an estimator of ours,
-whose figures **compare with no published one**. The first line of the table is the real test rows themselves (their FID
-is that between two halves of them: the floor), the last what the paper reports.
+whose figures **compare with no published one**. The first line of the table is true renders of the other half: what
+perfect mixes would get. The last is what the paper reports.
 
 `sheet` writes OUT/preference.html, which works in any browser without a network, and OUT/key.csv, which the person does
 not get. `count` reads the answers that the sheet saves and prints the share with a 95 % interval (Wilson).
@@ -31,6 +32,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.feature_scores import feature_scores, load_feature_network
 from handaug.models.methods import PoseAppearanceModel, load_run
+from handaug.models.pose_codes import pose_codes
 
 PAPER = "paper: I.S. 4.96 +- 0.11 (paired data), 5.10 +- 0.10 (self); preferred 51.66 % (529) to 48.33 % (495) of 1,024"
 _BATCH = 64
@@ -53,42 +55,55 @@ def load_runs(folders: Sequence[Path], rows: HandDataset, device: str) -> list[P
     models, one = [load_run(folder, device) for folder in folders], np.zeros(1, np.int64)
     for folder, model in zip(folders, models, strict=True):
         check_fits(rows, (model.size[0], model.size[1]), model.channels, str(folder))
-        swap(model, rows.read("images", slice(0, 1)), one, one)  # some methods draw none, and say so
+        swap(model, rows, one, one)  # some methods draw none, and say so
     return models
 
 
 def swap(
-    model: PoseAppearanceModel, images: NDArray[np.uint8], x: NDArray[np.int64], y: NDArray[np.int64]
+    model: PoseAppearanceModel, rows: HandDataset, x: NDArray[np.int64], y: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
-    """D(p(x), a(y)) of some of the images (rows, H, W, C), as uint8 (N, H, W, C)."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    """D(p(x), a(y)) of rows of a view, by their places in it, as uint8 (N, H, W, C)."""
     drawn = []
-    for i, j in zip(torch.from_numpy(x).split(_BATCH), torch.from_numpy(y).split(_BATCH), strict=True):
-        pose, look = (pixels[which].float() / 255.0 for which in (i, j))
-        mixed = model.decode(model.encode_pose(pose), model.encode_appearance(look)).clamp(0, 1)
+    for start in range(0, len(x), _BATCH):
+        i, j = x[start : start + _BATCH], y[start : start + _BATCH]
+        look = torch.from_numpy(rows.read("images", j)).permute(0, 3, 1, 2).float() / 255.0
+        mixed = model.decode(pose_codes(model, rows, i), model.encode_appearance(look)).clamp(0, 1)
         drawn.append((mixed.cpu() * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     return np.ascontiguousarray(np.concatenate(drawn))
 
 
+def halves(rows: HandDataset, seed: int) -> tuple[HandDataset, HandDataset]:
+    """Two views of a view, the poses of one not those of the other."""
+    if not len(rows):
+        raise InputError(f"{rows.path}: has no rows in its test split; give data that has")
+    ids, number = np.unique(rows.read("pose_id"), return_inverse=True)
+    first = (np.random.default_rng(seed).permutation(len(ids)) < len(ids) // 2)[number]
+    return HandDataset(rows.path, rows=rows.rows[first]), HandDataset(rows.path, rows=rows.rows[~first])
+
+
 def scores(options: argparse.Namespace) -> None:
-    test = HandDataset(options.renders, split="test")
+    reference, others = halves(HandDataset(options.renders, split="test"), options.seed)
     network = load_feature_network(options.features, HandDataset(options.renders, split="train"), options.device)
-    x, y = draw_pairs(test, options.swaps, options.seed, "--swaps")
-    models = load_runs(options.runs, test, options.device)
+    count = options.swaps or len(others)
+    if count > len(others):
+        raise InputError(f"--swaps {count}: there are {len(others)} true renders to compare with; ask for fewer")
+    x, y = draw_pairs(others, count, options.seed, "--swaps")
+    models = load_runs(options.runs, others, options.device)
     if options.out:
         make_folder(options.out.parent)
         if options.out.is_dir():
             raise InputError(f"--out {options.out}: is a folder; give the name of a file to write")
-    real = test.read("images")
-    table = {"true renders": feature_scores(network, real[::2], real[1::2])}
+    real = reference.read("images")
+    true = others.read("images", np.sort(np.random.default_rng(options.seed).permutation(len(others))[:count]))
+    table = {"true renders": feature_scores(network, real, true)}
     for run, model in zip(options.runs, models, strict=True):
-        table[f"{model.method} ({run.name})"] = feature_scores(network, real, swap(model, real, x, y))
-    print(f"{len(test)} real test rows, {options.swaps} swaps; {network.note}")
+        table[f"{model.method} ({run.name})"] = feature_scores(network, real, swap(model, others, x, y))
+    print(f"{len(reference)} true renders as reference, {count} images in every line; {network.note}")
     for name, row in table.items():
         print(f"{name:32} I.S. {row['inception_score']:.2f} +- {row['inception_score_std']:.2f}   FID {row['fid']:.2f}")
     print(PAPER)
     if options.out:
-        stored = {"note": network.note, "swaps": options.swaps, "features": str(options.features), "rows": table}
+        stored = {"note": network.note, "swaps": count, "features": str(options.features), "rows": table}
         options.out.write_text(json.dumps(stored, indent=1) + "\n")
 
 
@@ -101,7 +116,7 @@ def sheet(options: argparse.Namespace) -> None:
         raise InputError(f"{options.second}: is the same run as the first; give another")
     make_folder(options.out)
     images = test.read("images")
-    drawn = [swap(model, images, x, y) for model in models]
+    drawn = [swap(model, test, x, y) for model in models]
     trials = [Trial(images[i], images[j], a, b) for i, j, a, b in zip(x, y, drawn[0], drawn[1], strict=True)]
     page, key = write_sheet(options.out, trials, (names[0], names[1]), options.seed)
     print(f"{page}: {len(trials)} lines to fill in; {key} says whose is whose, keep it from the person")
@@ -124,7 +139,7 @@ def main() -> int:
     one.add_argument("renders", type=Path)
     one.add_argument("runs", type=Path, nargs="+")
     one.add_argument("--features", type=Path, required=True)
-    one.add_argument("--swaps", type=positive, default=2000)
+    one.add_argument("--swaps", type=positive, help="as many as half of the test split has rows, if not given")
     one.add_argument("--out", type=Path)
     two = parts.add_parser("sheet")
     for name in ("renders", "first", "second", "out"):

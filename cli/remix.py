@@ -1,5 +1,6 @@
 """`handaug remix`: mint a labelled dataset."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,7 +114,7 @@ def command(
     """
     if n <= 0:
         raise InputError(f"--n {n}: mint at least 1 image")
-    if max_label_error is not None and not max_label_error > 0:
+    if max_label_error is not None and not 0 < max_label_error < math.inf:
         raise InputError(f"--max-label-error {max_label_error}: give a distance above 0 pixels")
     if no_check and max_label_error is not None:
         raise InputError("--no-check and --max-label-error: give one of them")
@@ -143,10 +144,10 @@ def command(
     claim_output(target)
     place = pick_device(device)
     progress = RichProgress()
+    training = workspace.renders if workspace.renders.exists() else source
     if not (config.disentangler.exists() and config.checker.exists()):
         given = {"disentangler": checkpoint, "checker": checker}
-        check_request(config, target, given={kind: folder for kind, folder in given.items() if folder})
-    training = workspace.renders if workspace.renders.exists() else source
+        check_request(config, target, given=[kind for kind, folder in given.items() if folder], training=training)
     train_what_is_missing(
         training,
         None if checkpoint else workspace.disentangler,

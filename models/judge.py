@@ -113,6 +113,5 @@ def measure_run(
 
 def _draws(model: PoseAppearanceModel) -> bool:
     if isinstance(model, Dvae):
-        return model.draws_images and "image" in model.config.embed
-    # Model 1 of Table 4 alone has never trained its image decoder.
-    return not isinstance(model, Disentangler) or any(phase != 1 for phase, _ in model.config.phases)
+        return model.draws_images and model.reads_images
+    return not isinstance(model, Disentangler) or model.draws_images

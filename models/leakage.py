@@ -24,13 +24,12 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_BACKGROUND, MASK_FOREARM, MASK_HAND, RIGHT
 from handaug.models.disentangle.validation import find_triples, masked_psnr
-from handaug.models.dvae.api import Dvae
-from handaug.models.dvae.data import read_poses
 from handaug.models.estimators import Estimator
 from handaug.models.fit import predict_keypoints
 from handaug.models.methods import PoseAppearanceModel
 from handaug.models.metrics import keypoint_distances
 from handaug.models.perceptual import perceptual_distance
+from handaug.models.pose_codes import pose_codes
 from handaug.models.probes import Target, angle_error_deg, features_of, fit_and_predict, point_error, r_squared
 
 FloatArray = NDArray[np.float64]
@@ -114,12 +113,14 @@ def _read(model: PoseAppearanceModel, data: HandDataset, most: int, *, features:
     index = np.arange(min(len(data), most))
     images = torch.from_numpy(data.read("images", index)).permute(0, 3, 1, 2).float() / 255.0
 
+    cuts = np.arange(_BATCH, len(index), _BATCH)
+
     def kept(codes: Tensor) -> Tensor:
         return torch.from_numpy(features_of(codes.cpu().numpy())) if features else codes
 
     return _Rows(
         images,
-        _pose_codes(model, data, index, images, kept),
+        torch.cat([kept(pose_codes(model, data, block)).float().cpu() for block in np.split(index, cuts)]),
         _blocks(lambda block: kept(model.encode_appearance(block)), images),
         data.read("keypoints_2d", index),
         data.read("visibility", index),
@@ -128,21 +129,6 @@ def _read(model: PoseAppearanceModel, data: HandDataset, most: int, *, features:
         data.read("pose_id", index) if data.has("pose_id") else index,
         data.read("appearance_id", index) if data.has("appearance_id") else index,
     )
-
-
-def _pose_codes(
-    model: PoseAppearanceModel,
-    data: HandDataset,
-    index: NDArray[np.int64],
-    images: Tensor,
-    kept: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Of images; of labels where that is how the model is used (the dVAEs, with complete labels)."""
-    if isinstance(model, Dvae) and data.has("keypoints_3d"):
-        labels = read_poses(data, model.config.root, index)
-        if bool(labels.placed.all()):
-            return kept(model.encode_labels(labels)).float().cpu()
-    return _blocks(lambda block: kept(model.encode_pose(block)), images)
 
 
 def _blocks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
@@ -171,6 +157,8 @@ def _swaps(model: PoseAppearanceModel, rows: _Rows, judge: Estimator) -> dict[st
     )
     to_x, to_y = (_row_error(swapped, rows, of) for of in (x, y))
     known = np.isfinite(to_x) & np.isfinite(to_y)
+    if not known.any():
+        return {}
     return {
         "judge_error_px": float(np.nanmean(_row_error(plain, rows, x))),
         "swap_error_to_x_px": float(to_x[known].mean()),

@@ -31,6 +31,8 @@ RESIDENT_BYTES = 8 * 2**30
 STATE = "state.pt"
 """Name of the saved state in the folder of a run."""
 
+_REMEDY = "Start again with --overwrite and --precision 32-true or another --seed"
+
 LOG = "log.jsonl"
 """Name of the log in the folder of a run."""
 
@@ -91,7 +93,7 @@ def run_training(
         keep_state: Leave the state (`STATE`), so that a longer run can go on from it.
 
     Raises:
-        WorkError: A loss stopped being finite; the last good state is kept.
+        WorkError: A loss or a weight stopped being finite; the last good state is kept.
     """
     state = load_state(folder / STATE) if (folder / STATE).exists() else {}
     if state is None:
@@ -107,25 +109,30 @@ def run_training(
             try:
                 values = trainee.train_step(step)
             except NotFiniteError as error:
-                if step and not kept:
+                if step and not kept and _weights_finite(trainee):
                     _restore(trainee, buffers)
                     _save(trainee, folder, step, sums, counts)
                 raise WorkError(
                     f"{folder}: the loss term {error} is not finite at step {step + 1}; the state before it is kept. "
-                    "Start again with --overwrite and --precision 32-true or another --seed"
+                    + _REMEDY
                 ) from error
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + 1
             step += 1
             advance(1)
-            if step % validate_every == 0 or step == steps:
+            due = step % validate_every == 0 or step == steps
+            if not due and time.monotonic() - saved_at < SAVE_SECONDS:
+                continue
+            if not _weights_finite(trainee):
+                raise WorkError(
+                    f"{folder}: weights are not finite after step {step}; the last saved state is kept. {_REMEDY}"
+                )
+            if due:
                 measured, line = trainee.validate(step)
                 _log(folder, {"step": step, "train": {n: sums[n] / counts[n] for n in sums}, **measured})
                 progress.note(line)
                 sums, counts = {}, {}
-            elif time.monotonic() - saved_at < SAVE_SECONDS:
-                continue
             _save(trainee, folder, step, sums, counts)
             saved_at, kept = time.monotonic(), True
     if not keep_state:
@@ -160,6 +167,11 @@ def _step_of(line: str) -> float:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def _weights_finite(trainee: Trainee) -> bool:
+    modules = (part for part in trainee.parts().values() if isinstance(part, nn.Module))
+    return all(bool(torch.isfinite(tensor).all()) for module in modules for tensor in module.parameters())
 
 
 def _save(trainee: Trainee, folder: Path, step: int, sums: dict[str, float], counts: dict[str, int]) -> None:

@@ -97,7 +97,8 @@ def load_parts(
     """
     folder = Path(folder)
     tensors, stored = load_model(folder, KIND)
-    method = stored.get("config", {}).get("method")
+    settings = stored.get("config")
+    method = settings.get("method") if isinstance(settings, dict) else None
     if method not in methods:
         raise InputError(f"{folder}: was trained by method {method!r}; give a run of {', '.join(methods)}")
     try:
@@ -105,6 +106,8 @@ def load_parts(
         size = (int(stored["size"][0]), int(stored["size"][1]))
         channels, info = int(stored["channels"]), dict(stored["info"])
         model = build(config, channels, size)
+    except InputError as error:  # a value out of range, which names no file
+        raise InputError(f"{folder}/config.json: {error}") from error
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{folder}/config.json: is damaged ({error}); train the disentangler again") from error
     load_weights(model, tensors, folder)

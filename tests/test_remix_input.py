@@ -1,17 +1,22 @@
 """What remix refuses, before any work."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
 from click.testing import CliRunner, Result
 from remix_home import remix_config
+from safetensors.torch import load_file, save_file
 from toy import write_toy
 
+import handaug.augment.remix as remix_module
+from handaug.augment.checker import Checkers
 from handaug.augment.remix import remix, remix_capacity
 from handaug.cli.remix import command as remix_command
-from handaug.data_specs.errors import InputError
+from handaug.data_specs.errors import InputError, WorkError
 
 
 def test_bad_input_is_refused_before_any_work(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +60,14 @@ def test_no_pair_allowed_says_why(home: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("minted*"))
 
 
+def _cut_short(run: Path, copy: Path) -> Path:
+    """A copy of a run whose weights are cut off."""
+    shutil.copytree(run, copy)
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    return copy
+
+
 def _command(*arguments: object) -> Result:
     return CliRunner().invoke(remix_command, [str(argument) for argument in arguments])
 
@@ -72,9 +85,20 @@ def test_the_command_refuses_before_it_trains(home: Path, tmp_path: Path) -> Non
         (("--appearances", small), "small.h5"),
         (("--checkpoint", tmp_path / "none"), "none"),
         (("--checkpoint", home / "checker"), "disentangler"),
+        (("--appearances", "prior"), "prior"),
+        (("--appearances", "prior", "--checkpoint", home / "disentangler"), "has no prior"),
+        (("--checkpoint", _cut_short(home / "disentangler", tmp_path / "cut")), "cut/model.safetensors: is damaged"),
+        (("--max-label-error", "inf"), "--max-label-error inf"),
     ):
         result = _command(out, *poses, *room, *arguments)
         assert isinstance(result.exception, InputError) and named in str(result.exception), arguments
+    shutil.copytree(home / "disentangler", tmp_path / "there" / "disentangler")
+    (tmp_path / "there" / "renders.h5").symlink_to(home / "toy.h5")
+    for poses_too, named in (("--poses", small), "small.h5"), ((*poses, "--appearances", "prior"), "has no prior"):
+        # A workspace whose own files do not fit.
+        result = _command(out, *poses_too, "--workspace", tmp_path / "there")
+        assert isinstance(result.exception, InputError) and named in str(result.exception), poses_too
+    assert not (tmp_path / "there" / "checker").exists()
     result = _command(out, "--poses", small, *room, "--checkpoint", home / "disentangler")
     assert isinstance(result.exception, InputError) and "16 x 16" in str(result.exception)
     result = _command(tmp_path / "small.h5" / "minted.h5", *poses, *room)
@@ -85,3 +109,48 @@ def test_the_command_refuses_before_it_trains(home: Path, tmp_path: Path) -> Non
     assert isinstance(result.exception, InputError)
     assert "combinations" in str(result.exception) or "pairs" in str(result.exception)
     assert not list(tmp_path.glob("minted*")) and not list(tmp_path.glob("work/*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold_px": None},
+        {"threshold_px": "x"},
+        {"threshold_px": float("nan")},
+        {"held_out_percentiles_px": None},
+        {"data_checksum": None},
+        {"size": [32]},
+    ],
+)
+def test_a_damaged_checker_is_named(home: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    copy = tmp_path / "checker"
+    shutil.copytree(home / "checker", copy)
+    config = {**json.loads((copy / "config.json").read_text()), **change}
+    kept = {name: value for name, value in config.items() if value is not None}
+    (copy / "config.json").write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="checker.*is damaged"):
+        Checkers.load(copy)
+
+
+def test_a_checker_with_too_few_rows_is_named(home: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "checker"
+    shutil.copytree(home / "checker", copy)
+    tensors = load_file(copy / "model.safetensors")
+    save_file({**tensors, "fold": tensors["fold"][:3].clone()}, copy / "model.safetensors")
+    with pytest.raises(InputError, match="model.safetensors: is damaged"):
+        Checkers.load(copy)
+
+
+def test_few_that_pass_stop_a_small_job_too(home: Path, tmp_path: Path) -> None:
+    """Below 512 tries nothing is judged on the way."""
+    with pytest.raises(WorkError, match="passed the"):
+        remix(remix_config(home, n=4, max_label_error=2.5), tmp_path / "minted.h5")
+    assert not (tmp_path / "minted.h5").exists()
+
+
+def test_room_for_draws_from_the_prior_is_looked_at_first(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remix_module, "Mint", None)  # would make tables of 10^9 draws
+    with pytest.raises(InputError, match="MB are free"):
+        remix(remix_config(home, n=10**9, appearances="prior"), tmp_path / "minted.h5")

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import JOINTS
 from handaug.models.disentangle.config import METHODS, DisentangleConfig
 from handaug.models.disentangle.model import SelfDisentangler
@@ -37,9 +38,18 @@ class Disentangler(TrainedDisentangler[SelfDisentangler, DisentangleConfig]):
         """Images (N, C, H, W) float in [0, 1] -> appearance codes (N, D, H/16, W/16)."""
         return self.model.appearance_encoder(self.model.trunk(self._prepare(images)))  # type: ignore[no-any-return]
 
+    @property
+    def draws_images(self) -> bool:
+        """Whether its image decoder was trained; that of model 1 of Table 4 alone was not."""
+        return any(phase != 1 for phase, _ in self.config.phases)
+
     @torch.inference_mode()
     def decode(self, pose: Tensor, appearance: Tensor) -> Tensor:
         """Codes of the same N -> images (N, C, H, W) float32 in [0, 1]."""
+        if not self.draws_images:
+            raise InputError(
+                "--checkpoint: this run trained no image decoder (phase 1 alone); give one that draws images"
+            )
         images: Tensor = self.model.image_decoder(pose, appearance)
         return images.float()
 

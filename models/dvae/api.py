@@ -37,11 +37,17 @@ class Dvae(TrainedDisentangler[DVAE, DvaeConfig]):
         """Whether it decodes images from a pose and an appearance."""
         return self.config.x == "image" and self.config.appearance is not None
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether it was trained to read poses from images."""
+        trained = self.config.method == "cross-modal" or self.config.embed_share > 0
+        return trained and "image" in self.config.embed
+
     @torch.inference_mode()
     def encode_pose(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) float in [0, 1] -> pose codes (N, D), by the embedding step's q(z | x)."""
         self._must_draw()
-        if "image" not in self.config.embed:
+        if not self.reads_images:
             raise InputError(f"--checkpoint: this {self.method} has no image encoder for poses; give labels instead")
         mean, _ = self.model.embed("image", {"image": self._prepare(images)})
         return mean[:, : self._pose_dims]
@@ -103,7 +109,7 @@ class Dvae(TrainedDisentangler[DVAE, DvaeConfig]):
         Returns:
             `vectors` of the posterior mean, and always `pose3d` (N, 63), unit s.
         """
-        if "image" not in self.config.embed:
+        if not self.reads_images:
             raise InputError("--checkpoint: this run has no image encoder, so it estimates no poses from images")
         batch: Batch = {"image": self._prepare(images), "side": side.to(self.device)}
         with torch.inference_mode():

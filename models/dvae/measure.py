@@ -181,7 +181,7 @@ def kl_per_dimension(model: Dvae, rows: Rows) -> dict[str, list[float]]:
 
 def collapsed(kl: dict[str, list[float]]) -> list[str]:
     """Encoders of which no dimension carries anything."""
-    return [name for name, values in kl.items() if max(values) < COLLAPSED_NATS]
+    return [name for name, values in kl.items() if not max(values) >= COLLAPSED_NATS]
 
 
 def measure(model: Dvae, rows: Rows, *, embedded: bool = True) -> dict[str, float]:
@@ -201,7 +201,7 @@ def measure(model: Dvae, rows: Rows, *, embedded: bool = True) -> dict[str, floa
             mask, and what x's own image would score.
     """
     out: dict[str, float] = {}
-    reads = "image" in model.config.embed and embedded
+    reads = model.reads_images and embedded
     if reads:
         out |= estimate_rows(model, rows).figures()
     if model.config.factors:
@@ -230,7 +230,8 @@ def evaluate_dvae(checkpoint: Path, data: HandDataset, *, device: str = "cpu") -
         )
     rows = read_rows(data, model.config.root)
     out = {"rows": float(len(rows)), **measure(model, rows)}
-    if model.draws_images and {"placed_pose", "placement"} & {name for name, _ in model.config.factors}:
+    places = {"placed_pose", "placement"} & {name for name, _ in model.config.factors}
+    if model.draws_images and model.reads_images and places:
         pixels = KeypointMetrics()
         for block in _blocks(len(rows)):
             found = model.pose_keypoints(model.encode_pose(rows.images[block].float() / 255.0)).cpu().numpy()

@@ -65,6 +65,8 @@ def train_layered(
     missing = [name for name in ("mask", "pose_id", "appearance_id") if not train.has(name)]
     if missing:
         raise InputError(f"{data}: has no {missing[0]}, which --method {config.method} learns from; use --method self")
+    if not (train.read("visibility") > 0).any():
+        raise InputError(f"{data}: none of its train rows is labelled; give labelled data")
     sampler = WalkSampler(train.read("pose_id"), train.read("appearance_id"))
     if not len(sampler.targets):
         raise InputError(
