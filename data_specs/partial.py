@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from handaug.data_specs.writer import config_json, partial_path, write_atomicall
 
 __all__ = ["PartialOutput", "check_name", "claim_output", "remove_leftover"]
 
+_CONFIG, _LOCK = "config.json", "lock"
+
 _SIDE_FILES = (".png", ".json", ".html")
 """What stands beside a dataset, under its name: contact sheet, figures, report."""
 
@@ -31,8 +33,8 @@ def claim_output(out: Path) -> None:
 
     Raises:
         InputError: The parent is missing and cannot be made, is not a folder, or is read-only; `out` is a folder, a
-            link to nothing, too long a name, or that of a file beside the dataset; or a file of someone else stands
-            where the unfinished work would.
+            device, a link to nothing, too long a name, or that of a file beside the dataset; or a file or folder of
+            someone else stands where the unfinished work would.
     """
     check_name(out)
     try:
@@ -43,7 +45,7 @@ def claim_output(out: Path) -> None:
     except OSError as error:
         raise _cannot_write(out, error) from error
     unfinished = partial_path(out)
-    if unfinished.exists() and not unfinished.is_dir() and not _is_ours(unfinished):
+    if unfinished.exists() and not (_is_work(unfinished) if unfinished.is_dir() else _is_ours(unfinished)):
         raise InputError(f"{unfinished}: is in the way of the unfinished work; move it or choose another output")
 
 
@@ -60,6 +62,8 @@ def check_name(out: Path) -> None:
             raise InputError(f"{out}: {out.suffix} files stand beside a dataset; name the dataset .h5")
         if os.path.lexists(out) and not out.exists():
             raise InputError(f"{out}: is a link to nothing; remove it or choose another output")
+        if out.exists() and not out.is_file():
+            raise InputError(f"{out}: is a device or pipe; give the name of a file to write")
     except OSError as error:
         raise _cannot_write(out, error) from error
 
@@ -67,6 +71,12 @@ def check_name(out: Path) -> None:
 def _cannot_write(out: Path, error: OSError) -> InputError:
     remedy = "give it a shorter name" if error.errno == errno.ENAMETOOLONG else "choose another output"
     return InputError(f"{out}: cannot be written ({error.strerror}); {remedy}")
+
+
+def _is_work(folder: Path) -> bool:
+    """Whether a folder may be the work folder of an output: it has its config, or nothing but a lock and shards."""
+    names = {path.name for path in folder.iterdir()}
+    return _CONFIG in names or all(name == _LOCK or name.startswith((_CONFIG, "shard-")) for name in names)
 
 
 def _is_ours(path: Path) -> bool:
@@ -110,11 +120,11 @@ class PartialOutput:
         if out.is_file() and not overwrite:
             if _config_of(out) != config_json(config):
                 raise InputError(f"{out}: exists with another configuration; add --overwrite or choose another output")
-            remove_leftover(work.folder / "config.json", config_json(config))
+            remove_leftover(work.folder / _CONFIG, config_json(config))
             return None
         claim_output(out)
         work._acquire()
-        stored = work.folder / "config.json"
+        stored = work.folder / _CONFIG
         if stored.exists() and stored.read_text() != config_json(config):
             if not overwrite:
                 work._release()
@@ -124,6 +134,8 @@ class PartialOutput:
                 )
             work.remove()
             work._acquire()
+        if not stored.exists():
+            _clear(work.folder, keep=(_LOCK,))  # whose shards these are is not known
         write_atomically(stored, config_json(config).encode())
         return work
 
@@ -163,7 +175,7 @@ class PartialOutput:
 
     def remove(self) -> None:
         """Remove the work folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_work(self.folder)
         self._release()
 
     def _acquire(self) -> None:
@@ -171,7 +183,7 @@ class PartialOutput:
         if self.folder.exists() and not self.folder.is_dir():
             self.folder.unlink()  # a killed single-file writer leaves a file of this name
         self.folder.mkdir(exist_ok=True)
-        self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR)
+        self._lock = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -182,6 +194,23 @@ class PartialOutput:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _clear(folder: Path, keep: Collection[str]) -> None:
+    for path in folder.iterdir():
+        if path.name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _remove_work(folder: Path, key: str = _CONFIG) -> None:
+    """Remove a work folder, what says whose it is last: a kill in between must not leave shards to another config."""
+    if folder.is_dir():
+        _clear(folder, keep=(_LOCK, key))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftover(stored: Path, key: str) -> None:
@@ -195,12 +224,12 @@ def remove_leftover(stored: Path, key: str) -> None:
     try:
         if stored.read_text() != key:
             return
-        lock = os.open(stored.parent / "lock", os.O_CREAT | os.O_RDWR)
+        lock = os.open(stored.parent / _LOCK, os.O_CREAT | os.O_RDWR)
     except (OSError, ValueError):
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(stored.parent, ignore_errors=True)
+        _remove_work(stored.parent, stored.name)
     except OSError:
         pass
     finally:

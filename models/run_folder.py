@@ -81,15 +81,18 @@ class RunFolder:
 
     def _claim(self, key: str, overwrite: bool) -> None:
         stored = self.folder / _KEY
+        others = [path for path in self.folder.iterdir() if path.name != "lock" and not path.name.startswith(_KEY)]
+        if others and not stored.exists():
+            raise InputError(f"{self.folder}: holds other files, where the unfinished run would be; move it")
         if stored.exists() and stored.read_text() != key:
             if not overwrite:
                 raise InputError(
                     f"{self.folder}: holds an unfinished run of another configuration or other data; add --overwrite, "
                     "or run the command that began it"
                 )
-            for path in self.folder.iterdir():
-                if path.name != "lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            # What says whose run it is goes last, when the new key takes its place.
+            for path in others:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_atomically(stored, key.encode())
 
     def _acquire(self) -> None:
@@ -116,4 +119,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        refused = kind is not None and issubclass(kind, InputError)
+        if refused and {path.name for path in self.folder.iterdir()} <= {"lock", _KEY}:
+            shutil.rmtree(self.folder)  # nothing to resume: leave no trace, and no claim on the name
         self._release()

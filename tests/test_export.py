@@ -18,6 +18,7 @@ from export_data import every_field, write_all
 from handaug.cli.main import main
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.exporters import ExportConfig, export_dataset, exporter_names, get_exporter, job
+from handaug.data_specs.exporters import folder as export_folder
 from handaug.data_specs.exporters.base import register_exporter
 
 FORMATS = exporter_names()
@@ -77,6 +78,31 @@ def test_an_interrupted_export_goes_on_and_ends_the_same(
     assert tree(out) == tree(tmp_path / "whole") and not (tmp_path / "out.partial").exists()
     calls.clear()
     assert export_dataset(data, out, config) is None and not calls
+    assert sorted(os.listdir(tmp_path)) == ["out", "whole"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_kill_while_the_blocks_are_removed_costs_no_label(
+    format: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ExportConfig(format, shard_rows=3 if format == "webdataset" else None)
+    export_dataset(data, tmp_path / "whole", config)
+    monkeypatch.setattr(job, "BLOCK_ROWS", 3)
+    remove, stopped = export_folder._remove, []
+
+    def half(path: Path) -> None:
+        if path.name == "parts.done" and path.exists() and not stopped:
+            stopped.append(path)
+            for one in sorted(path.rglob("*"))[::2]:
+                remove(one)
+            raise KeyboardInterrupt
+        remove(path)
+
+    monkeypatch.setattr(export_folder, "_remove", half)
+    with pytest.raises(KeyboardInterrupt):
+        export_dataset(data, tmp_path / "out", config)
+    export_dataset(data, tmp_path / "out", config)
+    assert stopped and tree(tmp_path / "out") == tree(tmp_path / "whole")
     assert sorted(os.listdir(tmp_path)) == ["out", "whole"]
 
 
@@ -226,6 +252,17 @@ def test_another_export_is_replaced_only_where_asked(data: Path, tmp_path: Path)
     assert (
         not (out / "annotations").exists() and (out / "train" / "images").is_dir() and os.listdir(tmp_path) == ["out"]
     )
+
+
+def test_a_link_to_a_folder_stays_a_link(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "real").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "real")
+    for extra in ([], ["--limit", "3", "--overwrite"]):
+        assert handaug("export", "coco", data, tmp_path / "link", *extra).exit_code == 0
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "real" / "handaug.json").exists()
+    assert os.listdir(tmp_path / "disk") == ["real"] and sorted(os.listdir(tmp_path)) == ["disk", "link"]
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert_refused(handaug("export", "coco", data, tmp_path / "dangling"), "dangling: is a link to nothing")
 
 
 def test_unfinished_work_of_another_export_is_not_mixed_in(data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Partial outputs: resumed, locked, left alone where they are of others, refused under odd names."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from handaug.data_specs.partial import PartialOutput, claim_output
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.space import require_space
 from handaug.data_specs.verify import verify_dataset
+from handaug.models.run_folder import RunFolder
 
 
 def _partial(out: Path, config: dict[str, Any], overwrite: bool = False) -> PartialOutput:
@@ -123,6 +125,54 @@ def test_only_what_a_killed_writer_left_gives_way_to_the_work(tmp_path: Path) ->
         left.write_bytes(content)
         _partial(out, {}).remove()
         assert not left.exists()
+
+
+def test_shards_of_which_nobody_knows_whose_they_are_are_not_taken(tmp_path: Path) -> None:
+    """What a kill while a work folder was removed may leave."""
+    out = tmp_path / "a.h5"
+    work = _partial(out, {"margin": 0.25})
+    write_rows(work.shard(3), random_rows(2))
+    work.close()
+    (work.folder / "config.json").unlink()
+    again = _partial(out, {"margin": 1.0})
+    assert not again.is_done(3)
+    again.remove()
+
+
+def test_a_work_folder_says_whose_it_is_until_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = _partial(tmp_path / "a.h5", {"n": 1})
+    for i in range(3):
+        write_rows(work.shard(i), random_rows(2))
+    unlink, gone = Path.unlink, []
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        assert (work.folder / "config.json").exists()
+        gone.append(path.name)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    work.remove()
+    assert len(gone) == 3 and not work.folder.exists()
+
+
+def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
+    diary = tmp_path / "a.h5.partial" / "diary.txt"
+    diary.parent.mkdir()
+    diary.write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"a\.h5\.partial: is in the way"):
+            PartialOutput.open(tmp_path / "a.h5", {}, overwrite=overwrite)
+    with pytest.raises(InputError, match=r"a\.partial: holds other files"):
+        diary.parent.rename(tmp_path / "a.partial")
+        RunFolder.open(tmp_path / "a", {}, overwrite=True)
+    assert (tmp_path / "a.partial" / "diary.txt").read_text() == "precious"
+
+
+def test_a_pipe_is_no_output(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="is a device or pipe"):
+            PartialOutput.open(tmp_path / "pipe", {}, overwrite=overwrite)
 
 
 def test_kill_in_the_middle_then_the_same_command(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ __all__ = ["DESCRIPTION", "PartialFolder"]
 DESCRIPTION = "handaug.json"
 """The file in every export that says what it is; a folder without one is never replaced."""
 
-_PARTS = "parts"
+_PARTS, _DONE = "parts", "parts.done"
 _LOCK = "lock"
 
 
@@ -47,11 +47,15 @@ class PartialFolder:
         Raises:
             InputError: `out` cannot be written, holds something else, or another process is at work on it.
         """
+        if out.is_symlink():
+            if not out.exists():
+                raise InputError(f"{out}: is a link to nothing; remove it or choose another output")
+            out = out.resolve()  # its folder is made again where it lies, and the link stays
         work = cls(out, identity)
         if out.exists() and not _is_empty_folder(out):
             work._check_old(source, overwrite)
             if not overwrite:
-                shutil.rmtree(work._replaced, ignore_errors=True)
+                _remove(work._replaced)
                 return None
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +73,7 @@ class PartialFolder:
                 )
             for name in left:
                 _remove(work.folder / name)
+        _remove(work.folder / _DONE)
         work._describe({})
         return work
 
@@ -92,7 +97,10 @@ class PartialFolder:
     def finish(self, description: Mapping[str, Any]) -> None:
         """Describe the export, drop what served the work, and give the folder its final name."""
         self._describe(description)
-        shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
+        # In one step: blocks of which a kill left half would count as done.
+        if (self.folder / _PARTS).exists():
+            os.replace(self.folder / _PARTS, self.folder / _DONE)
+        _remove(self.folder / _DONE)
         (self.folder / _LOCK).unlink()
         if self.out.exists():
             # There is no way to exchange two folders at once; a kill in between leaves complete work behind, and the
@@ -100,7 +108,7 @@ class PartialFolder:
             _remove(self._replaced)
             os.rename(self.out, self._replaced)
         os.rename(self.folder, self.out)
-        shutil.rmtree(self._replaced, ignore_errors=True)
+        _remove(self._replaced)
 
     def remove(self) -> None:
         """Drop the work."""
