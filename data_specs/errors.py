@@ -9,7 +9,7 @@ Each message is one line that names the file or option and says what to do. The 
 
 import errno
 
-__all__ = ["HandaugError", "InputError", "WorkError", "is_full"]
+__all__ = ["DamagedFileError", "HandaugError", "InputError", "NewerFileError", "WorkError", "is_full"]
 
 
 class HandaugError(Exception):
@@ -22,6 +22,14 @@ class InputError(HandaugError):
     """An argument, an input file or the place of the output is wrong."""
 
     exit_code = 2
+
+
+class DamagedFileError(InputError):
+    """An input file is cut off or damaged."""
+
+
+class NewerFileError(InputError):
+    """An input file was written by a newer handaug."""
 
 
 class WorkError(HandaugError):

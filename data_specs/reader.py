@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.data_specs.errors import InputError
+from handaug.data_specs.errors import DamagedFileError, InputError, NewerFileError
 from handaug.data_specs.joints import JOINTS
 from handaug.data_specs.schema import FIELDS, KINDS, NOT_LABELLED, SCHEMA_VERSION, SPLITS
 
@@ -49,8 +49,9 @@ def open_file(path: Path | str) -> h5py.File:
     except OSError as error:
         if not os.access(path, os.R_OK):
             raise InputError(f"{path}: cannot be read; check its permissions") from error
-        what = "is truncated or damaged" if h5py.is_hdf5(path) or has_signature(path) else "is not an HDF5 file"
-        raise InputError(f"{path}: {what}; make it again or give another file") from error
+        if h5py.is_hdf5(path) or has_signature(path):
+            raise DamagedFileError(f"{path}: is truncated or damaged; make it again or give another file") from error
+        raise InputError(f"{path}: is not an HDF5 file; make it again or give another file") from error
 
 
 def has_signature(path: Path) -> bool:
@@ -98,7 +99,9 @@ def _check_attributes(file: h5py.File, path: Path | str) -> None:
     if not isinstance(version, np.integer) or version < 1:
         raise _damaged(path, f"its schema is {version!r}")
     if version > SCHEMA_VERSION:
-        raise InputError(f"{path}: has schema {version}, this handaug reads {SCHEMA_VERSION}; install a newer handaug")
+        raise NewerFileError(
+            f"{path}: has schema {version}, this handaug reads {SCHEMA_VERSION}; install a newer handaug"
+        )
     complete = file.attrs.get("complete", np.False_)
     if not isinstance(complete, np.bool_ | np.integer):
         raise _damaged(path, f"its mark of completeness is {complete!r}")

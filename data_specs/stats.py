@@ -26,6 +26,7 @@ CAUSES = ("not hidden", "by itself", "by an object", "by the other hand")
 """Values of the field `occlusion`."""
 
 _BLOCK = 4096
+_BLOCK_PIXELS = 1 << 21
 _IMAGES = 2000
 _BENT = [(0 if k == 0 else chain[k - 1], chain[k], chain[k + 1]) for chain in FINGERS.values() for k in (0, 1, 2)]
 _BENT_NAMES = [JOINTS[middle] for _, middle, _ in _BENT]
@@ -153,8 +154,9 @@ def collect_stats(dataset: HandDataset) -> dict[str, Histogram]:
     fields += [f for f in ("pose_factors", "appearance_factors", "provenance/label_error_px") if dataset.has(f)]
     for rows in dataset.iter_batches(_BLOCK, fields):
         _add_labels(found, rows, dataset)
-    for start in range(0, len(picked := spread_rows(len(dataset), _IMAGES)), 64):
-        _add_images(found, dataset, picked[start : start + 64])
+    block = max(1, min(64, _BLOCK_PIXELS // (dataset.size[0] * dataset.size[1] * dataset.channels)))
+    for start in range(0, len(picked := spread_rows(len(dataset), _IMAGES)), block):
+        _add_images(found, dataset, picked[start : start + block])
     return {name: histogram for name, histogram in found.items() if histogram.counts.any()}
 
 

@@ -15,6 +15,8 @@ __all__ = ["sample_sheet", "spread_rows", "summarise"]
 _SAMPLE = 512
 """Rows read for pixel statistics, spread over the file."""
 
+_LEVELS = np.arange(256, dtype=np.int64)
+
 _SHOWN_PX = 192
 """Side of one enlarged image on the sheet, at most, unless the image itself is larger."""
 
@@ -42,7 +44,7 @@ def summarise(dataset: HandDataset) -> dict[str, Any]:
         raise InputError(f"{dataset.path}: has no rows; make it again or give another file")
     splits, groups = dataset.read("split"), dataset.read("group")
     hands, visibility = dataset.read("handedness"), dataset.read("visibility")
-    sample = dataset.read("images", spread_rows(len(dataset), _SAMPLE)).astype(np.float64)
+    mean, deviation = _grey_levels(dataset)
     summary = {
         "path": str(dataset.path),
         "kind": dataset.kind,
@@ -64,8 +66,8 @@ def summarise(dataset: HandDataset) -> dict[str, Any]:
             "not labelled": float((visibility == NOT_LABELLED).mean()),
         },
         "hand_size_px": _hand_size(dataset.read("keypoints_2d"), visibility != NOT_LABELLED),
-        "image_mean": float(sample.mean()),
-        "image_std": float(sample.std()),
+        "image_mean": mean,
+        "image_std": deviation,
         "fields": list(dataset.available),
         "schema": int(dataset.attrs["schema"]),
         "seed": dataset.seed,
@@ -77,6 +79,18 @@ def summarise(dataset: HandDataset) -> dict[str, Any]:
         error = dataset.read("provenance/label_error_px")
         summary["label_error_px"] = {"mean": float(error.mean()), "p90": float(np.quantile(error, 0.9))}
     return summary
+
+
+def _grey_levels(dataset: HandDataset) -> tuple[float, float]:
+    """Mean and standard deviation of the pixels of a sample of rows, one image in memory at a time."""
+    total, squares, count = 0, 0, 0
+    for row in spread_rows(len(dataset), _SAMPLE):
+        levels = np.bincount(dataset.read("images", slice(row, row + 1)).ravel(), minlength=256)
+        total += int(levels @ _LEVELS)
+        squares += int(levels @ _LEVELS**2)
+        count += int(levels.sum())
+    mean = total / count
+    return mean, max(0.0, squares / count - mean**2) ** 0.5
 
 
 def sample_sheet(dataset: HandDataset, count: int = 32) -> NDArray[np.uint8]:

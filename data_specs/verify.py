@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.camera import inside_image, project
 from handaug.data_specs.checksum import content_checksum
-from handaug.data_specs.errors import InputError
+from handaug.data_specs.errors import DamagedFileError, InputError, NewerFileError
 from handaug.data_specs.reader import H5PY_ERRORS, check_header, damage_named, open_file
 from handaug.data_specs.schema import FIELDS, NOT_LABELLED
 
@@ -33,20 +33,20 @@ def verify_dataset(path: Path | str) -> list[str]:
         One line for each problem; empty when the file is sound.
 
     Raises:
-        InputError: The file is missing, unreadable, or no handaug dataset at all.
+        InputError: The file is missing, unreadable, of a newer handaug, or no handaug dataset at all.
     """
     try:
         file = open_file(path)
-    except InputError as error:
-        if "truncated" in str(error):
-            return [str(error)]
-        raise
+    except DamagedFileError as error:
+        return [str(error)]
     with file:
         try:
             with damage_named(path):
                 foreign = "schema" not in file.attrs
             if not foreign:
                 check_header(file, path)
+        except NewerFileError:
+            raise
         except InputError as error:
             return [str(error)]
         if foreign:

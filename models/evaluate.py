@@ -69,8 +69,13 @@ def evaluate_checkpoint(
         `handaug.models.leakage`.
 
     Raises:
-        InputError: The checkpoint cannot be read, takes other images, or gives NaN; several views of a disentangler.
+        InputError: The checkpoint cannot be read, takes other images, or gives NaN; several views of a disentangler,
+            or a judge of an estimator.
     """
+    if judge is not None and _kind(checkpoint) == KIND:
+        raise InputError(
+            f"--judge {judge}: {checkpoint} is a pose estimator, which draws nothing; leave the option out"
+        )
     if views > 1 and _kind(checkpoint) != KIND:
         raise InputError(f"--views {views}: {checkpoint} is no pose estimator; leave the option out")
     if method_of_run(checkpoint) in DVAE_METHODS:

@@ -9,6 +9,7 @@ import torch
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.summary import spread_rows
 from handaug.models.disentangle.api import Disentangler
 from handaug.models.dvae.api import Dvae
 from handaug.models.estimators import Estimator, build_estimator, load_estimator
@@ -30,14 +31,15 @@ def quick_judge(rows: HandDataset, *, device: str = "cpu", progress: Progress = 
 
     It is no good estimator; its own error on untouched images stands beside everything it says.
     """
-    images = torch.from_numpy(rows.read("images")).permute(0, 3, 1, 2).contiguous()
-    keypoints, visibility = (torch.from_numpy(rows.read(name)) for name in ("keypoints_2d", "visibility"))
+    used = spread_rows(len(rows), _STEPS * _BATCH)  # no more can be asked for
+    images = torch.from_numpy(rows.read("images", used)).permute(0, 3, 1, 2)
+    keypoints, visibility = (torch.from_numpy(rows.read(name, used)) for name in ("keypoints_2d", "visibility"))
     steps = max(1, min(_STEPS, _EPOCHS * len(rows) // _BATCH))
 
     def batches(first: int) -> Iterator[Batch]:
         for step in range(first, steps):
             rng = np.random.default_rng((_SEED, step))
-            picked = torch.from_numpy(rng.integers(0, len(rows), _BATCH))
+            picked = torch.from_numpy(rng.integers(0, len(used), _BATCH))
             yield images[picked], keypoints[picked], visibility[picked]
 
     with torch.random.fork_rng(devices=[]):
@@ -108,7 +110,7 @@ def measure_run(
         estimator: Estimator | None = load_judge(judge, model, device)
     else:
         estimator = quick_judge(known, device=device, progress=progress) if len(known) >= _FEWEST else None
-    return measure_disentanglement(model, known, asked, estimator)
+    return measure_disentanglement(model, known, asked, estimator, progress)
 
 
 def _draws(model: PoseAppearanceModel) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_BACKGROUND, MASK_FOREARM, MASK_HAND, RIGHT
 from handaug.models.disentangle.validation import find_triples, masked_psnr
@@ -69,7 +70,11 @@ class _Rows:
 
 
 def measure_disentanglement(
-    model: PoseAppearanceModel, known: HandDataset, asked: HandDataset, judge: Estimator | None
+    model: PoseAppearanceModel,
+    known: HandDataset,
+    asked: HandDataset,
+    judge: Estimator | None,
+    progress: Progress = SILENT,
 ) -> dict[str, float]:
     """Measure a trained model.
 
@@ -78,6 +83,7 @@ def measure_disentanglement(
         known: Rows that probes learn from, the first `FIT_ROWS`; they may be the model's training rows.
         asked: Rows that neither the model nor the judge has seen, the first `TEST_ROWS`.
         judge: An estimator that shares nothing with the model, in evaluation mode; None leaves out what needs one.
+        progress: Told of each part.
 
     Returns:
         Figures by name. Those that the rows do not allow (no masks, one side alone, no true renders) are left out.
@@ -94,17 +100,23 @@ def measure_disentanglement(
         pair_psnr_db, pair_ssim, pair_perceptual and the same with copy_: the mix, and x itself, against the true
             render; PSNR inside the hand, the others over the image.
     """
-    test = _read(model, asked, TEST_ROWS)
-    out: dict[str, float] = {}
-    if judge is not None and len(test) > 1:
-        out |= _swaps(model, test, judge)
-    enough = len(known) >= _FEWEST and len(test) >= _FEWEST
-    fit = _read(model, known, FIT_ROWS, features=True) if enough else None
-    if fit is not None:
-        out |= _probes(fit, test)
-    if test.mask is not None:
-        out |= _reconstruction(model, test)
-        out |= _pairs(model, test, judge)
+    enough = min(len(known), len(asked)) >= _FEWEST
+    with progress.task("measures of disentanglement", 5, "parts") as advance:
+        test = _read(model, asked, TEST_ROWS)
+        advance(1)
+        out: dict[str, float] = {}
+        if judge is not None and len(test) > 1:
+            out |= _swaps(model, test, judge)
+        advance(1)
+        fit = _read(model, known, FIT_ROWS, features=True) if enough else None
+        advance(1)
+        if fit is not None:
+            out |= _probes(fit, test)
+        advance(1)
+        if test.mask is not None:
+            out |= _reconstruction(model, test)
+            out |= _pairs(model, test, judge)
+        advance(1)
     return out
 
 

@@ -88,7 +88,8 @@ def test_a_kill_while_the_blocks_are_removed_costs_no_label(
     config = ExportConfig(format, shard_rows=3 if format == "webdataset" else None)
     export_dataset(data, tmp_path / "whole", config)
     monkeypatch.setattr(job, "BLOCK_ROWS", 3)
-    remove, stopped = export_folder._remove, []
+    stopped: list[Path] = []
+    remove = export_folder._remove
 
     def half(path: Path) -> None:
         if path.name == "parts.done" and path.exists() and not stopped:

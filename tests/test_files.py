@@ -23,6 +23,7 @@ from handaug.data_specs.merge import merge_datasets
 from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import FIELDS, LABEL_CHUNK_ROWS
+from handaug.data_specs.summary import summarise
 from handaug.data_specs.verify import verify_dataset
 from handaug.data_specs.writer import DatasetWriter
 
@@ -357,7 +358,28 @@ def test_zero_rows(tmp_path: Path) -> None:
         assert verify_dataset(path) == []
 
 
-@pytest.mark.parametrize("how", ["truncated", *HEADER_DAMAGE])
+def test_a_name_says_nothing_of_damage_and_a_newer_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "truncated.h5").write_text("no HDF5")
+    for name in ("truncated.h5", "truncated-nothing.h5"):
+        with pytest.raises(InputError, match=name):
+            verify_dataset(tmp_path / name)
+    newer = write_rows(tmp_path / "newer.h5", random_rows(2))
+    with h5py.File(newer, "r+") as file:
+        file.attrs["schema"] = np.int64(2)
+    with pytest.raises(InputError, match="install a newer handaug"):
+        verify_dataset(newer)
+
+
+def test_pixel_statistics_by_hand_in_little_memory(tmp_path: Path) -> None:
+    rows = random_rows(30, channels=3)
+    view = HandDataset(write_rows(tmp_path / "a.h5", rows), rows=range(3, 57))
+    found = summarise(view)
+    pixels = rows["images"][3:57].astype(np.float64)
+    assert found["image_mean"] == pytest.approx(pixels.mean(), rel=1e-12)
+    assert found["image_std"] == pytest.approx(pixels.std(), rel=1e-9)
+
+
+@pytest.mark.parametrize("how", ["truncated", *sorted(set(HEADER_DAMAGE) - {"newer"})])  # no damage: see above
 def test_verify_reports_damage(tmp_path: Path, how: str) -> None:
     path = write_rows(tmp_path / "a.h5", random_rows(4))
     _damage(path, how)
