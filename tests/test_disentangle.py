@@ -28,6 +28,7 @@ from toy import write_toy
 from handaug.cli import disentangle as disentangle_command
 from handaug.cli import evaluate as evaluate_command
 from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.progress import SILENT
 from handaug.models import methods
 from handaug.models.disentangle import METHODS, DisentangleConfig, default_config, load_disentangler, train_disentangler
 from handaug.models.disentangle.losses import discriminator_loss, generator_terms, total_loss
@@ -456,3 +457,27 @@ def test_data_that_cannot_be_trained_on_is_refused(data: Path, tmp_path: Path) -
             file["split"][:] = 2
         train_disentangler(path, tmp_path / "run", TINY)
     assert not (tmp_path / "run.partial").exists()
+
+
+@pytest.mark.parametrize("method", ["self", "paired", "handaug"])
+def test_data_without_a_label_are_refused_and_leave_no_trace(method: str, data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "plain.h5"
+    copy.write_bytes(data.read_bytes())
+    with h5py.File(copy, "r+") as file:
+        file["visibility"][:] = 0
+        file["keypoints_2d"][:] = np.nan
+    with pytest.raises(InputError, match=r"plain\.h5: none of its train rows is labelled"):
+        known = methods.METHODS[method]
+        config = methods.resolve(known.default_config)(method, 8, (32, 32), "cpu")
+        methods.resolve(known.train)(copy, tmp_path / "run", config, device="cpu", progress=SILENT)
+    assert os.listdir(tmp_path) == ["plain.h5"]
+
+
+def test_a_refused_run_claims_no_name(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "single.h5"
+    copy.write_bytes(data.read_bytes())
+    with h5py.File(copy, "r+") as file:
+        file["pose_id"][:] = np.arange(len(file["pose_id"]))
+    with pytest.raises(InputError, match="no two train rows share a pose_id"):
+        train_disentangler(copy, tmp_path / "run", replace(TINY, method="paired", phases=((7, 1.0),)))
+    assert os.listdir(tmp_path) == ["single.h5"]

@@ -1,5 +1,6 @@
 """Runs of the dVAE: what they leave, how they stop and go on, and what a trained model encodes, draws and measures."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from handaug.models.dvae.api import Dvae, load_dvae
 from handaug.models.dvae.data import read_poses
 from handaug.models.dvae.measure import collapsed, compare, measure, read_rows
 from handaug.models.dvae.train import train_dvae
+from handaug.models.pose_codes import pose_codes
 
 # the run
 
@@ -171,6 +174,29 @@ def test_remix_encodes_the_pose_of_a_dvae_from_the_label(dvae_runs: dict[str, Pa
     assert rows_match(pose, model.encode_labels(read_poses(view, "wrist", np.arange(4))).numpy())
     images = decode_images(model, pose, appearance, "cpu")
     assert images.shape == (4, SIZE, SIZE, 1) and images.dtype == np.uint8
+
+
+def test_a_row_with_incomplete_labels_is_encoded_from_its_image(
+    dvae_runs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    """Of labels that are not there every such row would get the same pose."""
+    copy = tmp_path / "data.h5"
+    copy.write_bytes(data.read_bytes())
+    view = HandDataset(data, split="train")
+    torn = view.rows[[1, 3]]
+    with h5py.File(copy, "r+") as file:
+        for row in torn:
+            file["visibility"][row, 20] = 0
+            file["keypoints_2d"][row, 20] = file["keypoints_3d"][row, 20] = np.nan
+    view, index = HandDataset(copy, split="train"), np.arange(4)
+    model = load_dvae(dvae_runs["dvae"])
+    codes = pose_codes(model, view, index)
+    pixels = torch.from_numpy(view.read("images", index)).permute(0, 3, 1, 2).float() / 255.0
+    assert torch.allclose(codes[[0, 2]], model.encode_labels(read_poses(view, "wrist", index[[0, 2]])), atol=1e-5)
+    assert torch.allclose(codes[[1, 3]], model.encode_pose(pixels[[1, 3]]), atol=1e-5)
+    model.config = dataclasses.replace(model.config, embed_share=0.0)
+    with pytest.raises(InputError, match=f"labels of row {torn[0]} are not complete"):
+        pose_codes(model, view, index)
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(dvae_runs: dict[str, Path], tmp_path: Path) -> None:

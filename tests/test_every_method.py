@@ -1,6 +1,7 @@
 """What every method of `handaug disentangle` survives: damaged and foreign checkpoints, a loss that turns NaN."""
 
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -12,13 +13,16 @@ import torch
 from safetensors.torch import load_file, save
 from test_layered import TINY as LAYERED
 from tiny_dvae import tiny
+from torch import nn
 from toy import write_toy
 
 from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
 from handaug.models.checkpoint import load_state, save_state
 from handaug.models.disentangle import DisentangleConfig
 from handaug.models.evaluate import evaluate_checkpoint
+from handaug.models.loop import run_training
 from handaug.models.methods import METHODS, load_run, resolve
 
 STEPS = 4
@@ -179,3 +183,30 @@ def test_data_of_another_size_or_channels_is_refused(runs: dict[str, Path], tmp_
         with pytest.raises(InputError) as caught:
             evaluate_checkpoint(runs[method], rows)
         assert f"{name}.h5: {message}" in str(caught.value) and "32x32" in str(caught.value)
+
+
+class Diverging:
+    """Its weights are lost in the update of step 3, after the loss of that step was looked at."""
+
+    def __init__(self) -> None:
+        self.network = nn.Linear(1, 1)
+
+    def parts(self) -> dict[str, Any]:
+        return {"network": self.network}
+
+    def train_step(self, step: int) -> dict[str, float]:
+        with torch.no_grad():
+            self.network.weight.fill_(math.nan if step == 2 else step)
+        return {"loss": 1.0}
+
+    def validate(self, step: int) -> tuple[dict[str, Any], str]:
+        assert torch.isfinite(self.network.weight).all()
+        return {}, ""
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_weights_that_are_not_finite_are_not_stored(every: int, tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match="weights are not finite after step 3"):
+        run_training(Diverging(), tmp_path, steps=3, validate_every=every, label="x", progress=SILENT)
+    kept = load_state(tmp_path / "state.pt") if every == 1 else {"step": 2}
+    assert kept is not None and kept["step"] == 2 and (tmp_path / "state.pt").exists() == (every == 1)
