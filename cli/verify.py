@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from handaug.cli.common import DATA_FILE, Workspace, debug_option, json_option, workspace_option
+from handaug.cli.common import DATA_FILE, RichProgress, Workspace, debug_option, json_option, workspace_option
 
 __all__ = ["command"]
 
@@ -23,7 +23,7 @@ def command(data: Path | None, as_json: bool, workspace: Workspace) -> int:
     from handaug.data_specs.verify import verify_dataset
 
     path = data if data is not None else workspace.renders
-    problems = verify_dataset(path)
+    problems = verify_dataset(path, RichProgress())
     if as_json:
         click.echo(json.dumps({"path": str(path), "ok": not problems, "problems": problems}))
     else:

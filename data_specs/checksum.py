@@ -5,6 +5,7 @@ import hashlib
 import h5py
 import numpy as np
 
+from handaug.data_specs.progress import Advance
 from handaug.data_specs.schema import FIELDS
 
 __all__ = ["content_checksum"]
@@ -16,13 +17,14 @@ would take hundreds of MB.
 """
 
 
-def content_checksum(file: h5py.File) -> str:
+def content_checksum(file: h5py.File, advance: Advance = lambda rows: None) -> str:
     """SHA-256 over every field and the attributes that define the content.
 
     Independent of chunking, compression and library version; reads in blocks of at most 1,024 rows or about 8 MiB.
 
     Args:
         file: An open file of schema 1.
+        advance: Told of rows whose images, nearly all of the bytes, have been read.
 
     Returns:
         64 hexadecimal digits.
@@ -38,5 +40,8 @@ def content_checksum(file: h5py.File) -> str:
         row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
         rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // row_bytes))
         for start in range(0, dataset.shape[0], rows):
-            digest.update(np.ascontiguousarray(dataset[start : start + rows]).tobytes())
+            block = dataset[start : start + rows]
+            digest.update(np.ascontiguousarray(block).tobytes())
+            if path == "images":
+                advance(len(block))
     return digest.hexdigest()
