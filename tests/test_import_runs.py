@@ -1,5 +1,6 @@
 """Interrupted imports go on; options do as they say; joints are found by their usual names."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,19 @@ def test_official_parts_alone(tmp_path: Path) -> None:
     flat.write_coco(tmp_path / "c")
     job.import_dataset("coco", tmp_path / "c", tmp_path / "t.h5", ImportOptions(split="test"))
     assert set(HandDataset(tmp_path / "t.h5").read("split")) == {2}
+
+
+def test_parts_that_file_names_tell_are_never_taken_for_another(coco: Path, tmp_path: Path) -> None:
+    content = json.loads((coco / "annotations.json").read_text())
+    (coco / "annotations.json").unlink()
+    (coco / "annotations").mkdir()
+    for part, images in (("train", (0, 1)), ("val", (2,))):
+        labels = [item for item in content["annotations"] if item["image_id"] in images]
+        (coco / "annotations" / f"{part}.json").write_text(json.dumps({**content, "annotations": labels}))
+    for part, code, rows in (("train", 0, 4), ("val", 1, 2)):
+        job.import_dataset("coco", coco, tmp_path / f"{part}.h5", ImportOptions(split=part))
+        assert HandDataset(tmp_path / f"{part}.h5").read("split").tolist() == [code] * rows
+    refused(run("coco", coco, tmp_path / "t.h5", "--split", "test"), "has nothing for --split test")
 
 
 def test_coco_keypoints_in_any_order_and_words(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ Beyond COCO's own fields these are read where they are there: `images[].K` (3 x 
 `annotations[].pose_id` (shared by images that differ only in looks), the side (`handedness`, `hand_side`, `hand_type`
 or `side`: left or right; `is_left`; or a category named so), `images[].split`, and what must stay together (`group`,
 `subject`, `sequence`, `seq_name` or `video_id` of the image). Without them the part is told by the file's name
-(train, val, test), else it is train; a group is one image; a side that nobody names is stored as right.
+(train, val, test), else it is what `--split` asks for, or train; a group is one image; a side that nobody names is
+stored as right.
 """
 
 import hashlib
@@ -172,7 +173,8 @@ def _read(
     file: Path, categories: Mapping[Any, tuple[NDArray[np.intp], int | None]], only: int | None
 ) -> list[tuple[_Image, list[_Label]]]:
     """The labelled images of a JSON, in its order."""
-    split = _split_of(file.stem) if only is None else only
+    told = _split_of(file.stem)
+    split = told if told is not None else TRAIN if only is None else only
     items: dict[Any, Mapping[str, Any]] = {}
     for item in json_items(file, "images"):
         number = _id(item, "id", file)
@@ -259,10 +261,10 @@ def _image_folder(file: Path, names: list[str]) -> Path:
     raise MissingError(f"{file}: its image {names[0]} is in none of {shown}; put the images there")
 
 
-def _split_of(stem: str) -> int:
-    """The part that a file's name tells; train where it tells none."""
+def _split_of(stem: str) -> int | None:
+    """The part that a file's name tells."""
     words = re.findall(r"[a-z]+", stem.lower())
-    return next((code for name, code in SPLITS.items() if name in words), TRAIN)
+    return next((code for name, code in SPLITS.items() if name in words), None)
 
 
 def _side_of(text: str) -> int | None:
