@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,9 @@ class PartialOutput:
         self._lock: int | None = None
 
     @classmethod
-    def open(cls, out: Path, config: Mapping[str, Any], *, overwrite: bool) -> "PartialOutput | None":
+    def open(
+        cls, out: Path, config: Mapping[str, Any], *, overwrite: bool, by_shard: Sequence[str] = ()
+    ) -> "PartialOutput | None":
         """Start, resume or skip the work on an output.
 
         Args:
@@ -108,6 +110,7 @@ class PartialOutput:
             config: JSON-able mapping; equal config means the same file.
             overwrite: Whether an output or leftover work of another config may be replaced. What stands under the final
                 name stays until the new file is complete.
+            by_shard: Keys of the config in which leftover work may differ: the caller sees to each shard.
 
         Returns:
             None where `out` is complete with this config and is not to be made again.
@@ -117,15 +120,16 @@ class PartialOutput:
         """
         check_name(out)
         work = cls(out, config)
+        key = config_json({name: value for name, value in config.items() if name not in by_shard})
         if out.is_file() and not overwrite:
             if _config_of(out) != config_json(config):
                 raise InputError(f"{out}: exists with another configuration; add --overwrite or choose another output")
-            remove_leftover(work.folder / _CONFIG, config_json(config))
+            remove_leftover(work.folder / _CONFIG, key)
             return None
         claim_output(out)
         work._acquire()
         stored = work.folder / _CONFIG
-        if stored.exists() and stored.read_text() != config_json(config):
+        if stored.exists() and stored.read_text() != key:
             if not overwrite:
                 work._release()
                 raise InputError(
@@ -136,7 +140,7 @@ class PartialOutput:
             work._acquire()
         if not stored.exists():
             _clear(work.folder, keep=(_LOCK,))  # whose shards these are is not known
-        write_atomically(stored, config_json(config).encode())
+        write_atomically(stored, key.encode())
         return work
 
     def shard(self, index: int) -> Path:

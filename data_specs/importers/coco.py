@@ -12,7 +12,6 @@ or `side`: left or right; `is_left`; or a category named so), `images[].split`, 
 stored as right.
 """
 
-import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import entry, find_root, inside, json_items, numbers, photo
 from handaug.data_specs.importers.joint_names import map_names
 from handaug.data_specs.importers.options import ImportOptions
@@ -74,7 +74,8 @@ class _Label:
 
 class _Coco:
     def __init__(self, files: list[Path], only: int | None) -> None:
-        self.origin = f"coco {_digest(files)}"
+        self.labels = content_digest(files)
+        self.origin = f"coco {self.labels}"  # two sets of unlike content never share an id
         self._units: list[tuple[_Image, list[_Label]]] = []
         notes = []
         misfits = []
@@ -123,15 +124,6 @@ class _Coco:
                 camera=image.camera if self._spatial else None,
                 size=image.size,
             )
-
-
-def _digest(files: list[Path]) -> str:
-    """What the labels say, wherever they lie: two sets of unlike content never share an id."""
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def _visibility(v: NDArray[np.float64]) -> NDArray[np.uint8]:

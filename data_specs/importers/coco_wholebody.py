@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import entry, find_root, inside, json_items, numbers, photo
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Unit
@@ -39,7 +40,7 @@ class _WholeBody:
         """Part, image, size and image id."""
         self._hands: dict[tuple[str, int], list[tuple[int, int, NDArray[np.float64]]]] = {}
         """Part and image id -> annotation id, side and (21, 3) keypoints."""
-        notes = []
+        notes, files = [], []
         for part in _PARTS:
             name = f"coco_wholebody_{part}_v1.0.json"
             file = next((f for f in (root / "annotations" / name, root / name) if f.is_file()), None)
@@ -47,6 +48,8 @@ class _WholeBody:
                 notes.append(f"no {name} in {root}, so no {part} part")
                 continue
             self._read_part(part, file, _images(root, part))
+            files.append(file)
+        self.labels = content_digest(files)
         self.notes = tuple(notes)
 
     def _read_part(self, part: str, file: Path, images: Path) -> None:

@@ -62,6 +62,7 @@ def _split(setup: str, subject: int, sequence: int, serial: int) -> int:
 
 class _DexYcb:
     origin = "dexycb"
+    labels = ""
     fields = ("keypoints_3d", "camera", "mask")
 
     def __init__(self, root: Path, setup: str) -> None:
@@ -87,6 +88,7 @@ class _DexYcb:
         if not self._units:
             raise MissingError(f"{root}: no labels_*.npz in <subject>/<sequence>/<serial>; complete the download")
         self.notes = tuple(notes)
+        self._places = functools.cache(self._find_places)
         self._camera = functools.cache(self._read_camera)
         self._side = functools.cache(self._read_side)
 
@@ -95,7 +97,9 @@ class _DexYcb:
 
     def unit(self, index: int) -> Unit:
         subject, sequence, serial, frame, part = self._units[index]
-        return Unit(f"{subject}/{sequence}/{serial}/{frame}", f"{subject}/{sequence}", part)
+        folder, *shared = self._places(subject, sequence, serial)
+        files = folder / f"labels_{frame}.npz", *shared
+        return Unit(f"{subject}/{sequence}/{serial}/{frame}", f"{subject}/{sequence}", part, files)
 
     def read(self, index: int) -> Iterable[Hand]:
         subject, sequence, serial, frame, _ = self._units[index]
@@ -122,8 +126,13 @@ class _DexYcb:
             size=_SIZE,
         )
 
+    def _find_places(self, subject: str, sequence: str, serial: str) -> tuple[Path, Path, Path]:
+        """The folder of a camera's frames, and the label files that they share."""
+        takes = self._root / subject / sequence
+        return takes / serial, takes / "meta.yml", _calibration(self._root, serial)
+
     def _read_camera(self, serial: str) -> NDArray[np.float64]:
-        file = self._root / "calibration" / "intrinsics" / f"{serial}_640x480.yml"
+        file = _calibration(self._root, serial)
         text = read_bytes(file).decode("utf-8", "replace")
         colour = re.search(r"^color:\s*\n((?:[ \t]+.*\n?)+)", text, re.MULTILINE)
         found = dict(re.findall(r"^\s+(fx|fy|ppx|ppy):\s*([-+.\deE]+)\s*$", colour[1] if colour else "", re.MULTILINE))
@@ -137,6 +146,10 @@ class _DexYcb:
         if sides is None:
             raise DamagedError(f"{file}: has no mano_sides of left or right; download it again")
         return _SIDES[sides[1]]
+
+
+def _calibration(root: Path, serial: str) -> Path:
+    return root / "calibration" / "intrinsics" / f"{serial}_640x480.yml"
 
 
 def _text(file: Path) -> str:

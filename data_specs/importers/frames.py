@@ -37,7 +37,8 @@ class _Frames:
         self._names = sorted(path.relative_to(root).as_posix() for path in found)
         # Recordings number their frames alike; how large each file is tells them apart.
         listing = [(name, (root / name).stat().st_size) for name in self._names]
-        self.origin = f"frames {stable_id(*listing)}"
+        self.labels = str(stable_id(*listing))
+        self.origin = f"frames {self.labels}"
 
     def __len__(self) -> int:
         return len(self._names)

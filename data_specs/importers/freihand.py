@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import find_root, json_items, numbers, photo, plane
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Pixels, Unit, all_visible
@@ -43,7 +44,7 @@ class _FreiHand:
         self.fields = ("keypoints_3d", "camera", *(("mask",) if masks else ()))
         self._labels: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         self._units: list[tuple[str, int, int]] = []
-        notes = []
+        notes, files = [], []
         for part in _PARTS:
             if not (root / f"{part}_xyz.json").is_file():
                 notes.append(f"no {part}_xyz.json in {root}, so no {part} part")
@@ -55,6 +56,7 @@ class _FreiHand:
                     "get both of the same release"
                 )
             self._labels[part] = cameras, points
+            files += [root / f"{part}_{what}.json" for what, _ in _COLUMNS]
             versions = [0]
             if part == "training":
                 rgb = root / part / "rgb"
@@ -62,6 +64,7 @@ class _FreiHand:
                 if len(versions) < len(_VERSIONS):
                     notes.append(f"{rgb} holds {len(versions)} of the 4 background versions of {len(points):,} samples")
             self._units += [(part, sample, version) for sample in range(len(points)) for version in versions]
+        self.labels = content_digest(files)
         self.notes = tuple(notes)
 
     def __len__(self) -> int:

@@ -34,6 +34,7 @@ def open_source(path: Path, options: ImportOptions) -> "_Ho3d":
 
 class _Ho3d:
     origin = "ho3d"
+    labels = ""
     fields = ("keypoints_3d", "camera")
 
     def __init__(self, root: Path) -> None:
@@ -63,12 +64,17 @@ class _Ho3d:
         part, sequence, frame = self._units[index]
         # the last digit is the camera: ABF10 .. ABF14 show one recording from five sides
         recording = sequence[:-1] if len(sequence) > 1 and sequence[-2:].isdigit() else sequence
-        return Unit(f"{part}/{sequence}/{frame}", recording, _PARTS[part])
+        return Unit(f"{part}/{sequence}/{frame}", recording, _PARTS[part], (self._meta(index),))
+
+    def _meta(self, index: int) -> Path:
+        """The label file of a unit."""
+        part, sequence, frame = self._units[index]
+        return self._root / part / sequence / "meta" / f"{frame}.pkl"
 
     def read(self, index: int) -> Iterable[Hand]:
         part, sequence, frame = self._units[index]
         folder = self._root / part / sequence
-        meta = folder / "meta" / f"{frame}.pkl"
+        meta = self._meta(index)
         if not meta.is_file():
             raise MissingError(f"{meta}: is missing; complete the download, or add --skip-missing")
         try:

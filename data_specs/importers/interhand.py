@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import (
     entry,
     find_root,
@@ -31,6 +32,7 @@ from handaug.data_specs.schema import LEFT, NOT_LABELLED, RIGHT, SPLITS, VISIBLE
 
 __all__ = ["open_source"]
 
+_FILES = ("data", "camera", "joint_3d")
 _MM = 1e-3
 _ROWS = {RIGHT: slice(0, 21), LEFT: slice(21, 42)}
 _WRIST = ORDERS["interhand"].index("wrist")
@@ -67,12 +69,14 @@ class _InterHand:
     def __init__(self, root: Path, wanted: list[str]) -> None:
         self._root = root
         self._parts = []
-        notes = []
+        notes, files = [], []
         for name in wanted:
             if (root / "annotations" / name / f"InterHand2.6M_{name}_data.json").is_file():
                 self._parts.append(_read_part(root, name))
+                files += [root / "annotations" / name / f"InterHand2.6M_{name}_{what}.json" for what in _FILES]
             else:
                 notes.append(f"no annotations/{name} in {root}, so no {name} part")
+        self.labels = content_digest(files)
         self._starts = np.cumsum([0, *(len(part.files) for part in self._parts)])
         self.notes = tuple(notes)
 

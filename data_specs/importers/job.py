@@ -4,7 +4,6 @@ Units are read in the source's order by a few threads (decoding and resizing rel
 shards of `SHARD_UNITS` units; a shard that is complete is never made again.
 """
 
-import hashlib
 import itertools
 import json
 import math
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
+from handaug.data_specs.importers.changes import files_digest, listing_digest
 from handaug.data_specs.importers.checks import check_hand, check_sample
 from handaug.data_specs.importers.crop import DEFAULT_SIZE, Row, cut_hand, whole_size
 from handaug.data_specs.importers.options import ImportOptions
@@ -43,6 +43,9 @@ _AHEAD = 4
 _NAMED = 5
 """Left-out files that are named; the rest is counted."""
 _IDS = ("pose_id", "image_id")
+_FILES = "label_files"
+"""Key and attribute: the state of label files that come by the unit. A shard whose files changed is made again, so that
+a damaged file that was replaced stops no import from going on."""
 
 
 @dataclass
@@ -91,12 +94,14 @@ def import_dataset(
     config = {
         "command": "import",
         "format": form.name,
-        "source": str(source.resolve()),
+        "source": source.resolve().name,  # where it lies may change
         "units": len(opened),
-        "listing": _listing(opened),
+        "listing": listing_digest(opened),
+        "labels": opened.labels,
+        _FILES: files_digest(opened, range(len(opened))),
         **options.identity(),
     }
-    work = PartialOutput.open(out, config, overwrite=overwrite)
+    work = PartialOutput.open(out, config, overwrite=overwrite, by_shard=(_FILES,))
     if work is None:
         progress.note(f"{out}: complete, nothing to do")
         return out
@@ -123,14 +128,6 @@ def import_dataset(
     if labelled and TRAIN in parts and VAL not in parts and options.only is None:
         progress.note(f"{form.name}: no val part, which train-pose needs; --val 0.1 takes it from the train part")
     return out
-
-
-def _listing(source: Source) -> str:
-    """Tells whether the source still is what the finished shards were made from."""
-    digest = hashlib.sha256()
-    for index in range(len(source)):
-        digest.update(source.unit(index).name.encode(errors="replace") + b"\n")
-    return digest.hexdigest()[:16]
 
 
 def _listed(left_out: Counter[str]) -> str:
@@ -199,6 +196,7 @@ class _Job:
         """Make every shard; return their number, what was left out, and the number of rows."""
         left_out: Counter[str] = Counter()
         rows = shards = 0
+        made = False  # what a shard may still hold of --limit follows from those before it
         threads = min(4, os.cpu_count() or 1)
         with progress.task("import", len(self.source), "units") as advance, ThreadPoolExecutor(threads) as pool:
             for start in range(0, len(self.source), SHARD_UNITS):
@@ -206,21 +204,36 @@ class _Job:
                 wanted = None if self.options.limit is None else self.options.limit - rows
                 if wanted == 0:
                     break
-                if self.work.is_done(shards):
+                files = files_digest(self.source, units)
+                if not (made and wanted is not None) and self._stands(shards, files):
                     advance(len(units))
                 else:
+                    made = True
                     results = _ordered(pool, self._unit, units, threads * _AHEAD)
-                    self._write(self.work.shard(shards), results, wanted, advance, progress)
+                    self._write(self.work.shard(shards), files, results, wanted, advance, progress)
                 with open_file(self.work.shard(shards)) as file:
                     rows += int(file["images"].shape[0])
                     left_out.update(json.loads(file.attrs["left_out"]))
                 shards += 1
         return shards, left_out, rows
 
+    def _stands(self, shard: int, files: str) -> bool:
+        """Whether a shard is there, and was made from label files in this state."""
+        if not self.work.is_done(shard):
+            return False
+        with open_file(self.work.shard(shard)) as file:
+            return bool(file.attrs[_FILES] == files)
+
     def _write(
-        self, path: Path, results: Iterator[_Result], wanted: int | None, advance: Advance, progress: Progress
+        self,
+        path: Path,
+        files: str,
+        results: Iterator[_Result],
+        wanted: int | None,
+        advance: Advance,
+        progress: Progress,
     ) -> None:
-        """Write one shard; `wanted` rows at most."""
+        """Write one shard, from label files in the state `files`; `wanted` rows at most."""
         left_out: Counter[str] = Counter()
         with DatasetWriter(
             path,
@@ -247,7 +260,7 @@ class _Job:
                     break
             if block:
                 writer.append(_stacked(block))
-            writer.set_attributes({"left_out": json.dumps(left_out, sort_keys=True)})
+            writer.set_attributes({"left_out": json.dumps(left_out, sort_keys=True), _FILES: files})
 
     def _tell(self, named: Sequence[str], progress: Progress) -> None:
         for line in named:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import find_root, inside, photo, read_bytes
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, Unit
@@ -34,11 +35,13 @@ class _OneHand10K:
         self._root = root
         self._units: list[tuple[str, str, tuple[int, int], NDArray[np.float64]]] = []
         notes = ["the labels do not say which hand it is"]
+        files = []
         for part in _PARTS:
             file = root / part / "label_joint.txt"
             if not file.is_file():
                 notes.append(f"no {file}, so no {part} part")
                 continue
+            files.append(file)
             names: set[str] = set()
             for number, line in enumerate(read_bytes(file).decode("utf-8", "replace").splitlines(), 1):
                 if line.strip():
@@ -47,6 +50,7 @@ class _OneHand10K:
                         raise DamagedError(f"{file}:{number}: {name} occurs twice; download it again")
                     names.add(name)
                     self._units.append((part, name, size, points))
+        self.labels = content_digest(files)
         self.notes = tuple(notes)
 
     def __len__(self) -> int:

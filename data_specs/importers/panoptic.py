@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import entry, find_root, inside, json_items, numbers, photo, read_json
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, Unit
@@ -54,6 +55,7 @@ class _Panoptic:
             self._units.append((file, TRAIN, None))
         if not self._units:
             raise DamagedError(f"{root}: its parts hold no labels; complete the download")
+        self.labels = content_digest(file for file in (root / _V143,) if file.is_file())
         self.notes = tuple(notes)
 
     def __len__(self) -> int:
@@ -66,7 +68,7 @@ class _Panoptic:
             return Unit(f"{name}/{item[0]}", f"{name}/{item[0]}", split)
         # both hands of a frame, and all frames of a video, belong together
         scene = re.sub(r"_[lr]$", "", name)
-        return Unit(name, re.sub(r"(\.flv|\.mp4|\.avi)_\d+$", r"\1", scene), split)
+        return Unit(name, re.sub(r"(\.flv|\.mp4|\.avi)_\d+$", r"\1", scene), split, (file,))
 
     def read(self, index: int) -> Iterable[Hand]:
         file, _, item = self._units[index]

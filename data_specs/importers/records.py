@@ -7,6 +7,7 @@ centre of the top-left one at (0, 0); metres in the camera frame, x right, y dow
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,8 @@ class Unit:
     """Subject, sequence or scene: what must not be torn apart by a split."""
     split: int
     """TRAIN, VAL or TEST as the source's makers say."""
+    files: tuple[Path, ...] = ()
+    """Label files that are read with the unit, and not when the source is opened."""
 
 
 class Lens(Protocol):
@@ -86,6 +89,8 @@ class Source(Protocol):
 
     origin: str
     """Tells this dataset's ids from others': the format's name, and what makes out the data where a format has many."""
+    labels: str
+    """Digest of the label files that are read when the source is opened, empty where there are none."""
     fields: tuple[str, ...]
     """Optional fields that every hand of this source can fill: of keypoints_3d, camera, mask."""
     notes: tuple[str, ...]

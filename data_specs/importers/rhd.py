@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import entry, find_root, numbers, photo, plane
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, Unit
@@ -49,7 +50,7 @@ class _Rhd:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._labels: dict[str, dict[int, Any]] = {}
-        notes = []
+        notes, files = [], []
         for part in _PARTS:
             file = root / part / f"anno_{part}.pickle"
             if not file.is_file():
@@ -59,6 +60,8 @@ class _Rhd:
             if not isinstance(content, dict) or not all(isinstance(key, int) for key in content):
                 raise DamagedError(f"{file}: holds no labels by image number; download it again")
             self._labels[part] = content
+            files.append(file)
+        self.labels = content_digest(files)
         self._units = [(part, number) for part, labels in self._labels.items() for number in sorted(labels)]
         self.notes = tuple(notes)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import entry, find_root, numbers, photo
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Unit, all_visible
@@ -54,7 +55,7 @@ class _Stb:
         self._wrist = wrist
         self._tracks: list[tuple[str, str, NDArray[np.float64]]] = []
         """Sequence, view, (frames, 21, 3) metres in that view's camera, joints in our order."""
-        missing = []
+        missing, read = [], []
         for sequence in _SEQUENCES:
             files = {camera: root / "labels" / f"{sequence}_{camera}.mat" for camera in _VIEWS}
             if not any(file.is_file() for file in files.values()):
@@ -63,8 +64,10 @@ class _Stb:
                 missing.append(sequence)
             for camera, file in files.items():
                 if file.is_file():
+                    read.append(file)
                     labels = _labels(file)
                     self._tracks += [(sequence, view, _in_view(labels, view)) for view in _VIEWS[camera]]
+        self.labels = content_digest(read)
         self._ends = np.cumsum([len(track) for _, _, track in self._tracks]).tolist()
         self.notes = (f"sequences not there: {', '.join(missing)}",) if missing else ()
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.camera import inside_image
+from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import entry, find_root, numbers, read_json
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Unit, all_visible
@@ -77,11 +78,14 @@ class _UmeTrack:
         """Label file, first frame and split."""
         self._lock = threading.Lock()
         self._open: dict[Path, _Recording] = {}
+        files = []
         for file in sorted(root.glob("*/*/*/user_*/recording_*.json")):
             split = _PARTS.get(file.parts[-3])
             if split is not None:
+                files.append(file)
                 count = len(entry(read_json(file), "joint_angles", file))
                 self._units += [(file, start, split) for start in range(0, count, _BLOCK)]
+        self.labels = content_digest(files)
 
     def __len__(self) -> int:
         return len(self._units)
