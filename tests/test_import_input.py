@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from import_commands import edit, no_image, refused, run
 from layouts import flat, threed
 from layouts.hands import save
+from layouts.umetrack import write_umetrack
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.importers.files import inside, json_items, json_members, photo
@@ -161,6 +162,34 @@ def test_faulty_coco_labels_are_explained(fault: str, coco: Path, tmp_path: Path
     change, words = COCO_FAULTS[fault]
     edit(coco / "annotations.json", change)
     refused(run("coco", coco, tmp_path / "o.h5"), "annotations.json", words)
+
+
+OTHER_FAULTS: dict[str, tuple[str, Callable[[Path], Any], str, Callable[[Any], Any], str]] = {
+    "width": ("coco-wholebody", flat.write_wholebody, "coco_wholebody_train_v1.0.json",
+              lambda c: c["images"][0].update(width=None), "image 7: has no whole width and height"),
+    "id": ("coco-wholebody", flat.write_wholebody, "coco_wholebody_val_v1.0.json",
+           lambda c: c["images"][0].update(id=[1]), "has id [1]; it must be a number or a text"),
+    "image id": ("coco-wholebody", flat.write_wholebody, "coco_wholebody_val_v1.0.json",
+                 lambda c: c["annotations"][0].update(image_id={}), "has image_id {}; it must be"),
+    "width in words": ("interhand", threed.write_interhand, "InterHand2.6M_train_data.json",
+                       lambda c: c["images"][0].update(width="wide"), "has no whole width and height"),
+    "id of interhand": ("interhand", threed.write_interhand, "InterHand2.6M_train_data.json",
+                        lambda c: c["images"][0].update(id=[1]), "has id [1]; it must be"),
+    "cameras": ("umetrack", write_umetrack, "recording_01.json",
+                lambda c: c.update(cameras=None), "cameras should be a list; it is None"),
+    "angles": ("umetrack", write_umetrack, "recording_01.json",
+               lambda c: c.update(joint_angles=None), "joint_angles should be a list; it is None"),
+    "size of a view": ("umetrack", write_umetrack, "recording_01.json",
+                       lambda c: c["cameras"][0].update(ImageSizeX=float("nan")), "has no whole ImageSizeX"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", OTHER_FAULTS)
+def test_faulty_labels_of_other_formats_are_explained(fault: str, tmp_path: Path) -> None:
+    name, write, file, change, words = OTHER_FAULTS[fault]
+    write(tmp_path / "s")
+    edit(next((tmp_path / "s").rglob(file)), change)
+    refused(run(name, tmp_path / "s", tmp_path / "o.h5"), file, words)
 
 
 @pytest.mark.parametrize("key", ["keypoints", "keypoints_3d"])

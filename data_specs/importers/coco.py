@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.importers.changes import content_digest
-from handaug.data_specs.importers.files import entry, find_root, inside, json_items, numbers, photo
+from handaug.data_specs.importers.files import (
+    entry,
+    find_root,
+    identity,
+    image_size,
+    inside,
+    json_items,
+    numbers,
+    photo,
+)
 from handaug.data_specs.importers.joint_names import map_names
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Unit
@@ -146,19 +155,11 @@ def _hand_categories(file: Path) -> tuple[dict[Any, tuple[NDArray[np.intp], int 
                 reason = f"{len(names)} keypoints: {error}" if names else "a category without named keypoints"
                 reasons.append((abs(len(names) - N_JOINTS), f"{file}: {reason}"))
             else:
-                found[_id(item, "id", file)] = joints, _side_of(str(item.get("name", "")))
+                found[identity(item, "id", file)] = joints, _side_of(str(item.get("name", "")))
     except DamagedError as error:
         reasons.append((0, str(error)))
     # of several categories the one that comes closest to a hand is meant
     return found, min(reasons, default=(0, f"{file}: has no category"))[1]
-
-
-def _id(item: Any, key: str, file: Path) -> int | float | str:
-    """What names an item or refers to one."""
-    value = entry(item, key, file)
-    if not isinstance(value, int | float | str):
-        raise InputError(f"{file}: has {key} {str(value)[:60]}; it must be a number or a text, repair the JSON")
-    return value
 
 
 def _read(
@@ -169,7 +170,7 @@ def _read(
     split = told if told is not None else TRAIN if only is None else only
     items: dict[Any, Mapping[str, Any]] = {}
     for item in json_items(file, "images"):
-        number = _id(item, "id", file)
+        number = identity(item, "id", file)
         if number in items:
             raise DamagedError(f"{file}: image id {number} occurs twice; give each image its own")
         inside(file.parent, entry(item, "file_name", file), file)
@@ -180,8 +181,8 @@ def _read(
     units: dict[Any, tuple[_Image, list[_Label]]] = {}
     seen = set()
     for item in json_items(file, "annotations"):
-        category = _id(item, "category_id", file)
-        number, image = _id(item, "id", file), _id(item, "image_id", file)
+        category = identity(item, "category_id", file)
+        number, image = identity(item, "id", file), identity(item, "image_id", file)
         if number in seen or image not in items:
             what = (
                 f"id {number} occurs twice" if number in seen else f"{number} is for image {image}, which is not there"
@@ -227,14 +228,10 @@ def _image(item: Mapping[str, Any], file: Path, folder: Path, split: int) -> _Im
         raise DamagedError(f"{file}: image {name} has split {said!r}; it must be one of {', '.join(SPLITS)}")
     group = "/".join(str(item[key]) for key in _GROUPS if key in item)
     camera = item.get("K")
-    try:
-        size = int(entry(item, "width", file)), int(entry(item, "height", file))
-    except (TypeError, ValueError, OverflowError):
-        raise DamagedError(f"{file}: image {name} has no whole width and height; repair it") from None
     return _Image(
         file=inside(folder, name, file),
         key=f"{file.stem}/{name}",
-        size=size,
+        size=image_size(item, f"{file}, image {name}"),
         group=group or f"{file.stem}/{name}",
         split=split if said is None else SPLITS[said],
         camera=None if camera is None else numbers(camera, (3, 3), f"{file}, {name}", "K"),

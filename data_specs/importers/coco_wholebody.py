@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.importers.changes import content_digest
-from handaug.data_specs.importers.files import entry, find_root, inside, json_items, numbers, photo
+from handaug.data_specs.importers.files import (
+    entry,
+    find_root,
+    identity,
+    image_size,
+    inside,
+    json_items,
+    numbers,
+    photo,
+)
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Unit
 from handaug.data_specs.schema import LEFT, NOT_LABELLED, RIGHT, TRAIN, VAL, VISIBLE
@@ -22,6 +31,7 @@ from handaug.data_specs.schema import LEFT, NOT_LABELLED, RIGHT, TRAIN, VAL, VIS
 __all__ = ["open_source"]
 
 _PARTS = {"train": TRAIN, "val": VAL}
+_Id = int | float | str
 _SIDES = {"lefthand": LEFT, "righthand": RIGHT}
 
 
@@ -36,9 +46,9 @@ class _WholeBody:
     fields = ()
 
     def __init__(self, root: Path) -> None:
-        self._units: list[tuple[str, Path, tuple[int, int], int]] = []
+        self._units: list[tuple[str, Path, tuple[int, int], _Id]] = []
         """Part, image, size and image id."""
-        self._hands: dict[tuple[str, int], list[tuple[int, int, NDArray[np.float64]]]] = {}
+        self._hands: dict[tuple[str, _Id], list[tuple[_Id, int, NDArray[np.float64]]]] = {}
         """Part and image id -> annotation id, side and (21, 3) keypoints."""
         notes, files = [], []
         for part in _PARTS:
@@ -53,16 +63,16 @@ class _WholeBody:
         self.notes = tuple(notes)
 
     def _read_part(self, part: str, file: Path, images: Path) -> None:
-        found: dict[int, tuple[Path, tuple[int, int]]] = {}
+        found: dict[_Id, tuple[Path, tuple[int, int]]] = {}
         for item in json_items(file, "images"):
-            number = entry(item, "id", file)
+            number = identity(item, "id", file)
             if number in found:
                 raise DamagedError(f"{file}: image id {number} occurs twice; download it again")
-            size = (int(entry(item, "width", file)), int(entry(item, "height", file)))
+            size = image_size(item, f"{file}, image {number}")
             found[number] = inside(images, entry(item, "file_name", file), file), size
         seen = set()
         for item in json_items(file, "annotations"):
-            number, image = entry(item, "id", file), entry(item, "image_id", file)
+            number, image = identity(item, "id", file), identity(item, "image_id", file)
             if number in seen or image not in found:
                 what = f"id {number} occurs twice" if number in seen else f"image_id {image} is no image"
                 raise DamagedError(f"{file}: annotation {what}; download it again")

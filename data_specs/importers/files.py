@@ -17,9 +17,12 @@ from handaug.data_specs.importers.records import DamagedError, MissingError, Pix
 __all__ = [
     "entry",
     "find_root",
+    "identity",
+    "image_size",
     "inside",
     "json_items",
     "json_members",
+    "listed",
     "numbers",
     "photo",
     "plane",
@@ -118,6 +121,43 @@ def entry(mapping: Any, key: str, where: Path | str) -> Any:
         found = ", ".join(map(str, list(mapping)[:8])) if isinstance(mapping, Mapping) else type(mapping).__name__
         raise DamagedError(f"{where}: has no '{key}' (found {found or 'nothing'}); it is not the file it should be")
     return mapping[key]
+
+
+def identity(mapping: Any, key: str, where: Path | str) -> int | float | str:
+    """What names an item or refers to one.
+
+    Raises:
+        InputError: It is no number or text.
+    """
+    value = entry(mapping, key, where)
+    if not isinstance(value, int | float | str):
+        raise InputError(f"{where}: has {key} {str(value)[:60]}; it must be a number or a text, repair the labels")
+    return value
+
+
+def listed(mapping: Any, key: str, where: Path | str) -> list[Any]:
+    """An array of a JSON object.
+
+    Raises:
+        DamagedError: It is something else.
+    """
+    value = entry(mapping, key, where)
+    if not isinstance(value, list):
+        raise DamagedError(f"{where}: {key} should be a list; it is {str(value)[:60]}, download it again")
+    return value
+
+
+def image_size(mapping: Any, where: Path | str, keys: tuple[str, str] = ("width", "height")) -> tuple[int, int]:
+    """Width and height of an image.
+
+    Raises:
+        DamagedError: They are no whole numbers.
+    """
+    width, height = (entry(mapping, key, where) for key in keys)
+    try:
+        return int(width), int(height)
+    except (TypeError, ValueError, OverflowError):
+        raise DamagedError(f"{where}: has no whole {keys[0]} and {keys[1]}; repair the labels") from None
 
 
 def numbers(value: Any, shape: tuple[int, ...], where: Path | str, what: str) -> NDArray[np.float64]:

@@ -84,7 +84,7 @@ class _Ho3d:
         except InputError as error:
             raise DamagedError(str(error)) from error
         joints = entry(labels, "handJoints3D", meta)
-        if joints is None or np.shape(joints) in ((), (3,)):
+        if joints is None or np.asarray(joints, object).shape in ((), (3,)):
             return  # not labelled, or the root alone
         camera = numbers(entry(labels, "camMat", meta), (3, 3), meta, "camMat")
         points = numbers(joints, (21, 3), meta, "handJoints3D") * _OPENCV_FROM_OPENGL

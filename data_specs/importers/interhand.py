@@ -18,6 +18,8 @@ from handaug.data_specs.importers.changes import content_digest
 from handaug.data_specs.importers.files import (
     entry,
     find_root,
+    identity,
+    image_size,
     inside,
     json_items,
     json_members,
@@ -130,17 +132,17 @@ def _read_part(root: Path, name: str) -> _Part:
     part = _Part(name, cameras=read_json(folder / f"InterHand2.6M_{name}_camera.json"))
     images = {}
     for item in json_items(data, "images"):
-        number = entry(item, "id", data)
+        number = identity(item, "id", data)
         if number in images:
             raise DamagedError(f"{data}: image id {number} occurs twice; download it again")
         images[number] = (
             str(entry(item, "file_name", data)),
             (str(entry(item, "capture", data)), str(entry(item, "frame_idx", data)), str(entry(item, "camera", data))),
-            (int(entry(item, "width", data)), int(entry(item, "height", data))),
+            image_size(item, f"{data}, image {number}"),
         )
     valid, seen = [], set()
     for item in json_items(data, "annotations"):
-        number = entry(item, "image_id", data)
+        number = identity(item, "image_id", data)
         if number not in images or number in seen:
             what = "occurs twice" if number in seen else "has labels and no image"
             raise DamagedError(f"{data}: image id {number} {what}; download it again")
@@ -168,7 +170,7 @@ def _read_world(part: _Part, file: Path) -> None:
 def _validity(value: Any, where: Path | str) -> NDArray[np.bool_]:
     try:
         flags = np.asarray(value, np.float64).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         flags = np.empty(0)
     return numbers(flags, (42,), where, "joint_valid") > 0
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.camera import inside_image
 from handaug.data_specs.importers.changes import content_digest
-from handaug.data_specs.importers.files import entry, find_root, numbers, read_json
+from handaug.data_specs.importers.files import entry, find_root, listed, numbers, read_json
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Unit, all_visible
 from handaug.data_specs.importers.umetrack_model import Fisheye, HandModel, read_fisheye, read_hand_model
@@ -50,7 +50,7 @@ class _Recording:
         labels = read_json(file)
         self.video = file.with_suffix(".mp4")
         self.cameras = [
-            read_fisheye(item, f"{file}, camera {k}") for k, item in enumerate(entry(labels, "cameras", file))
+            read_fisheye(item, f"{file}, camera {k}") for k, item in enumerate(listed(labels, "cameras", file))
         ]
         self.model: HandModel = read_hand_model(entry(labels, "hand_model", file), file)
         views = len(self.cameras)
@@ -83,7 +83,7 @@ class _UmeTrack:
             split = _PARTS.get(file.parts[-3])
             if split is not None:
                 files.append(file)
-                count = len(entry(read_json(file), "joint_angles", file))
+                count = len(listed(read_json(file), "joint_angles", file))
                 self._units += [(file, start, split) for start in range(0, count, _BLOCK)]
         self.labels = content_digest(files)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.data_specs.importers.files import entry, numbers
+from handaug.data_specs.importers.files import entry, image_size, numbers
 from handaug.data_specs.importers.records import DamagedError
 from handaug.data_specs.joints import FINGERS, JOINTS
 from handaug.data_specs.schema import RIGHT
@@ -142,10 +142,10 @@ def read_fisheye(item: Any, where: str) -> Fisheye:
         raise DamagedError(f"{where}: its DistortionModel is {item['DistortionModel']!r}, this reads FishEye62")
     value = {
         key: float(numbers(entry(item, key, where), (), where, key))
-        for key in ("ImageSizeX", "ImageSizeY", "fx", "fy", "cx", "cy", "p1", "p2", *_RADIAL)
+        for key in ("fx", "fy", "cx", "cy", "p1", "p2", *_RADIAL)
     }
     return Fisheye(
-        size=(int(value["ImageSizeX"]), int(value["ImageSizeY"])),
+        size=image_size(item, where, ("ImageSizeX", "ImageSizeY")),
         focal=np.array([value["fx"], value["fy"]]),
         centre=np.array([value["cx"], value["cy"]]),
         radial=np.array([value[key] for key in _RADIAL]),
