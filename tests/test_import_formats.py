@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from import_commands import run
 from layouts import flat, threed
 from layouts.hands import LEFT, RIGHT, Truth, joints_seen, save, uncovered
 from numpy.typing import NDArray
@@ -53,6 +55,18 @@ def same_partition(ids: NDArray[Any], names: list[str]) -> bool:
 
 def test_every_format_has_a_fixture() -> None:
     assert set(WRITERS) | {"umetrack", "frames"} == set(FORMATS)
+
+
+def test_frames_of_any_spelling_are_taken_and_others_counted(tmp_path: Path) -> None:
+    for name in ("1.Jpg", "2.BMP", "3.tiff", "4.WebP"):
+        picture = cv2.imencode(f".{name.split('.')[1].lower()}", np.zeros((40, 60, 3), np.uint8))[1]
+        (tmp_path / "rec").mkdir(exist_ok=True)
+        (tmp_path / "rec" / name).write_bytes(picture.tobytes())
+    for name in ("5.HEIC", "6.heic", "7.mp4", "notes.txt"):
+        (tmp_path / "rec" / name).touch()
+    done = run("frames", tmp_path / "rec", tmp_path / "o.h5")
+    assert len(HandDataset(tmp_path / "o.h5")) == 4
+    assert "3 files passed over (.heic, .mp4); make them JPEG or PNG" in done.stderr
 
 
 def test_frames_are_taken_whole_or_from_their_middle_and_nothing_is_labelled(tmp_path: Path) -> None:

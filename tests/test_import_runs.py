@@ -96,6 +96,18 @@ def test_new_split_keeps_groups_whole_and_runs_along_the_source(tmp_path: Path) 
     assert HandDataset(tmp_path / "v.h5").read("split").tolist() == [0] * 16 + [1] * 4
 
 
+def test_shares_that_no_group_fits_are_told(coco: Path, tmp_path: Path) -> None:
+    edit(coco / "annotations.json", lambda c: [image.update(sequence="one") for image in c["images"]] and None)
+    shares = run("coco", coco, tmp_path / "s.h5", "--split", "8:1:1").stderr
+    assert "--split 8:1:1: nothing for val and test: groups stay whole, and there is 1 group to split" in shares
+    assert "no val part, which train-pose needs\n" in shares and "--val 0.1" not in shares
+    edit(coco / "annotations.json", lambda c: c["images"][0].update(sequence="two"))
+    moved = run("coco", coco, tmp_path / "v.h5", "--val", "0.1").stderr
+    assert "--val 0.1: nothing for val: groups stay whole, and there are 2 groups to split" in moved
+    assert "takes it from the train part" not in moved
+    assert "nothing for" not in run("coco", coco, tmp_path / "f.h5", "--split", "1:0:1").stderr
+
+
 def test_whole_images_of_unlike_size_are_named(coco: Path, tmp_path: Path) -> None:
     save(coco / "images" / "00002.png", np.zeros((100, 120, 3), np.uint8))
     edit(
@@ -140,7 +152,8 @@ def test_poses_and_unknown_sides_of_a_json(coco: Path, tmp_path: Path) -> None:
     data = HandDataset(tmp_path / "o.h5")
     assert set(data.read("handedness")) == {1}
     assert (data.read("pose_id")[::2] == data.read("pose_id")[0]).all() and len(set(data.read("pose_id"))) == 2
-    refused(run("coco", coco, tmp_path / "r.h5", "--hands", "right"), "no hand came through")
+    left_out = "no hand came through (6 hands of unknown side left out by --hands)"
+    refused(run("coco", coco, tmp_path / "r.h5", "--hands", "right"), left_out)
 
 
 def test_official_parts_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ recording belong together. Nothing is labelled: `--crop square` takes the middle
 beforehand where it does not fill the frame, or take `--crop none`.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,23 +19,48 @@ from handaug.data_specs.schema import NOT_LABELLED, TRAIN
 
 __all__ = ["SUFFIXES", "open_source"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".JPG", ".JPEG", ".PNG")
-"""What counts as a picture."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""What counts as a picture, in capitals too."""
+_OTHERS = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".jfif",
+    ".gif",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+    ".mp4",
+    ".mov",
+    ".avi",
+)
+"""Pictures and videos that are not read."""
 
 
 def open_source(path: Path, options: ImportOptions) -> "_Frames":
     """Open a folder with pictures at any depth."""
+    if path.is_dir() and any(map(_is_picture, path.rglob("*"))):
+        return _Frames(path)
     return _Frames(find_root(path, "pictures", [f"**/*{suffix}" for suffix in SUFFIXES]))
 
 
 class _Frames:
     fields = ()
-    notes = ("nothing is labelled: these rows lend their look to minted images and train nothing",)
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        found = (path for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-        self._names = sorted(path.relative_to(root).as_posix() for path in found)
+        self._names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if _is_picture(path))
+        self.notes: tuple[str, ...] = (
+            "nothing is labelled: these rows lend their look to minted images and train nothing",
+        )
+        others = Counter(path.suffix.lower() for path in root.rglob("*"))
+        passed = {suffix: others[suffix] for suffix in _OTHERS if others[suffix]}
+        if passed:
+            kinds = ", ".join(passed)
+            self.notes += (f"{sum(passed.values()):,} files passed over ({kinds}); make them JPEG or PNG to take them",)
         # Recordings number their frames alike; how large each file is tells them apart.
         listing = [(name, (root / name).stat().st_size) for name in self._names]
         self.labels = str(stable_id(*listing))
@@ -59,3 +85,7 @@ class _Frames:
             keypoints_2d=np.full((N_JOINTS, 2), np.nan),
             labelled=False,
         )
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()

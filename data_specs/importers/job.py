@@ -105,7 +105,7 @@ def import_dataset(
     if work is None:
         progress.note(f"{out}: complete, nothing to do")
         return out
-    for note in opened.notes:
+    for note in (*opened.notes, *splitter.notes):
         progress.note(f"{form.name}: {note}")
     title = f"{source} ({form.title})"
     try:
@@ -126,7 +126,8 @@ def import_dataset(
     with open_file(out) as file:
         parts, labelled = set(file["split"][:].tolist()), bool(file["visibility"][:].any())
     if labelled and TRAIN in parts and VAL not in parts and options.only is None:
-        progress.note(f"{form.name}: no val part, which train-pose needs; --val 0.1 takes it from the train part")
+        remedy = "" if options.val or options.shares else "; --val 0.1 takes it from the train part"
+        progress.note(f"{form.name}: no val part, which train-pose needs{remedy}")
     return out
 
 
@@ -285,6 +286,8 @@ class _Job:
         for hand in hands:
             side = RIGHT if hand.side is None and self.options.hands == "both" else hand.side
             if side not in self.options.sides:
+                if side is None:
+                    result.left_out["hands of unknown side left out by --hands"] += 1
                 continue
             try:
                 check_hand(hand)

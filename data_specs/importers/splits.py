@@ -1,8 +1,10 @@
 """Which part a unit belongs to, so that no group is torn apart."""
 
+from collections.abc import Mapping, Sequence
+
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import Source, Unit
-from handaug.data_specs.schema import TEST, TRAIN, VAL
+from handaug.data_specs.schema import SPLITS, TEST, TRAIN, VAL
 
 __all__ = ["Splitter"]
 
@@ -20,12 +22,17 @@ class Splitter:
         self._only = options.only
         self._new: dict[str, int] | None = None
         self._to_val: set[str] = set()
+        self.notes: tuple[str, ...] = ()
+        """Parts that were asked for and get nothing."""
         if options.shares is not None:
             train, val, _ = options.shares
             self._new = _along(_counts(source, None), train, train + val)
+            asked = [part for part, share in enumerate(options.shares) if share]
+            self.notes = _empty(f"--split {options.split}", asked, self._new)
         elif options.val:
             groups = _along(_counts(source, TRAIN), 1 - options.val, 1.0)
             self._to_val = {group for group, part in groups.items() if part == VAL}
+            self.notes = _empty(f"--val {options.val:g}", [VAL], groups)
 
     def wanted(self, unit: Unit) -> bool:
         """Whether a unit is to be imported."""
@@ -59,3 +66,12 @@ def _along(counts: dict[str, int], val_from: float, test_from: float) -> dict[st
         parts[group] = TRAIN if middle < val_from else VAL if middle < test_from else TEST
         before += count
     return parts
+
+
+def _empty(option: str, asked: Sequence[int], groups: Mapping[str, int]) -> tuple[str, ...]:
+    """Says which of the parts asked for get none of the groups."""
+    names = [name for name, part in SPLITS.items() if part in asked and part not in groups.values()]
+    if not names:
+        return ()
+    there = "is 1 group" if len(groups) == 1 else f"are {len(groups):,} groups"
+    return (f"{option}: nothing for {' and '.join(names)}: groups stay whole, and there {there} to split",)
