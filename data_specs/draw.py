@@ -1,6 +1,5 @@
 """Pictures of hands: skeletons, contact sheets, grids. Everything is uint8 RGB."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.data_specs.errors import InputError
+from handaug.data_specs.errors import InputError, WorkError, is_full
 from handaug.data_specs.joints import BONES, FINGERS, N_JOINTS
 from handaug.data_specs.schema import NOT_LABELLED, VISIBLE
+from handaug.data_specs.writer import write_atomically
 
 __all__ = ["FINGER_COLOURS", "as_rgb", "contact_sheet", "draw_skeleton", "enlarge", "image_grid", "save_png"]
 
@@ -139,14 +139,15 @@ def save_png(path: Path | str, image: NDArray[np.uint8]) -> Path:
 
     Raises:
         InputError: The place cannot be written.
+        WorkError: The disk is full.
     """
     import cv2
 
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(cv2.imencode(".png", as_rgb(image)[..., ::-1])[1].tobytes())
-        os.replace(temporary, path)
+        write_atomically(path, cv2.imencode(".png", as_rgb(image)[..., ::-1])[1].tobytes())
     except OSError as error:
+        if is_full(error):
+            raise WorkError(f"{path}: writing failed (the disk is full); free space and run again") from error
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another output") from error
     return path

@@ -1,5 +1,6 @@
 """Writer, reader, merge, verification: round trips, and everything that can be wrong with a file."""
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -438,6 +439,22 @@ def test_drawn_joints_sit_on_their_pixels(tmp_path: Path) -> None:
     assert draw_skeleton(image, np.full((21, 2), np.nan)).max() == 0
     sheet = contact_sheet(np.repeat(image[None], 5, 0), np.repeat(keypoints[None], 5, 0), columns=3, scale=2)
     assert save_png(tmp_path / "a.png", sheet).stat().st_size > 100
+
+
+def test_a_full_disk_at_a_picture_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_png(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(path: Path, data: bytes) -> int:
+        with open(path, "wb") as handle:
+            handle.write(data[:5])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(WorkError, match="a.png: writing failed .the disk is full.; free space"):
+        save_png(tmp_path / "a.png", np.ones((8, 8, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 def test_errors_carry_their_exit_codes() -> None:
