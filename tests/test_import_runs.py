@@ -123,9 +123,15 @@ def test_whole_images_of_unlike_size_are_named(coco: Path, tmp_path: Path) -> No
 
 def test_output_is_checked_before_labels_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    refused(run("rhd", tmp_path / "nowhere", tmp_path / "file" / "o.h5"), "cannot be written", "choose another output")
+    refused(run("rhd", tmp_path, tmp_path / "file" / "o.h5"), "cannot be written", "choose another output")
     (tmp_path / "o.png").touch()
-    refused(run("rhd", tmp_path / "nowhere", tmp_path / "o.png"), "o.png", "name the dataset .h5")
+    refused(run("rhd", tmp_path, tmp_path / "o.png"), "o.png", "name the dataset .h5")
+
+
+def test_no_folder_is_made_for_a_format_or_source_that_is_not_there(tmp_path: Path) -> None:
+    refused(run("nosuch/deep/er", tmp_path, "--workspace", tmp_path / "work"), "nosuch/deep/er: is no format")
+    refused(run("rhd", tmp_path / "nowhere", tmp_path / "q/w/e/o.h5"), "nowhere: no such folder")
+    assert not list(tmp_path.iterdir())
 
 
 def test_ids_follow_the_labels_and_not_the_place(coco: Path, tmp_path: Path) -> None:

@@ -39,16 +39,14 @@ def find_root(source: Path, title: str, needs: Sequence[str], inner: Sequence[st
     """The folder in which a dataset lies.
 
     Args:
-        source: What the user gave.
+        source: What the user gave; it exists.
         title: Name of the dataset, for messages.
         needs: Patterns of which at least one must be there, relative to the dataset's own folder.
         inner: Usual names of the dataset's own folder, in case the user gave its parent.
 
     Raises:
-        InputError: Nothing there, an archive, a file, or a folder without any of `needs`.
+        InputError: An archive, a file, or a folder without any of `needs`.
     """
-    if not source.exists():
-        raise InputError(f"{source}: no such folder; give the folder in which {title} lies")
     if not source.is_dir():
         if zipfile.is_zipfile(source) or source.suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz"):
             raise InputError(f"{source}: is an archive; unpack it and give the folder it makes")

@@ -24,7 +24,7 @@ from handaug.data_specs.importers.checks import check_hand, check_sample
 from handaug.data_specs.importers.crop import DEFAULT_SIZE, Row, cut_hand, whole_size
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import DamagedError, Hand, MissingError, Pixels, Source, Unit, stable_id
-from handaug.data_specs.importers.registry import Format, open_source
+from handaug.data_specs.importers.registry import Format, find_format, open_source
 from handaug.data_specs.importers.splits import Splitter
 from handaug.data_specs.partial import PartialOutput, check_name, claim_output
 from handaug.data_specs.progress import SILENT, Advance, Progress
@@ -87,6 +87,7 @@ def import_dataset(
         WorkError: The disk is full.
     """
     check_name(out)
+    find_format(format_name, source, options)  # before folders are made for the output
     if not out.is_file():
         claim_output(out)  # before the labels are read, which may take minutes
     form, opened = open_source(format_name, source, options)

@@ -10,7 +10,7 @@ from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import Source
 from handaug.data_specs.schema import SPLITS
 
-__all__ = ["FORMATS", "Format", "open_source"]
+__all__ = ["FORMATS", "Format", "find_format", "open_source"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ FORMATS: dict[str, Format] = {
 """Every format by name."""
 
 
-def open_source(name: str, path: Path, options: ImportOptions) -> tuple[Format, Source]:
-    """Open a dataset of a format.
+def find_format(name: str, path: Path, options: ImportOptions) -> Format:
+    """The format of a name, without a look into the source.
 
     Raises:
-        InputError: Unknown format, an option that does not go with it, or `path` does not hold it.
+        InputError: Unknown format, an option that does not go with it, or nothing at `path`.
     """
     form = FORMATS.get(name)
     if form is None:
@@ -66,5 +66,17 @@ def open_source(name: str, path: Path, options: ImportOptions) -> tuple[Format, 
         raise InputError(f"--split {options.split}: {name} knows {', '.join(known)}, or shares such as 8:1:1")
     if options.wrist is not None and name != "stb":
         raise InputError(f"--wrist {options.wrist}: is for stb, whose labels have no wrist; {name} has one")
+    if not path.exists():
+        raise InputError(f"{path}: no such folder; give the folder in which {form.title} lies")
+    return form
+
+
+def open_source(name: str, path: Path, options: ImportOptions) -> tuple[Format, Source]:
+    """Open a dataset of a format.
+
+    Raises:
+        InputError: As of `find_format`, or `path` does not hold it.
+    """
+    form = find_format(name, path, options)
     opened: Source = importlib.import_module(form.module).open_source(path, options)
     return form, opened
