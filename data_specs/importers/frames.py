@@ -21,22 +21,7 @@ __all__ = ["SUFFIXES", "open_source"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """What counts as a picture, in capitals too."""
-_OTHERS = (
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jxl",
-    ".jp2",
-    ".jfif",
-    ".gif",
-    ".dng",
-    ".cr2",
-    ".nef",
-    ".arw",
-    ".mp4",
-    ".mov",
-    ".avi",
-)
+_OTHERS = (".heic", ".heif", ".avif", ".jfif", ".gif", ".dng", ".cr2", ".nef", ".arw", ".mp4", ".mov", ".avi")
 """Pictures and videos that are not read."""
 
 
