@@ -1,7 +1,9 @@
 """What stands behind the hand: a part of the panorama or a user's image, fixed in the camera's frame."""
 
 import math
+import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -30,7 +32,9 @@ def image_files(folder: Path, flag: str, suffixes: tuple[str, ...]) -> list[Path
     Raises:
         InputError: It has none; the message names `flag`.
     """
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes) if folder.is_dir() else []
+    found = []
+    if folder.is_dir():
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
     if not found:
         raise InputError(f"{flag} {folder}: no {', '.join(suffixes)} file there, name a folder that has some")
     return found
@@ -43,9 +47,10 @@ def load_background(path: Path, *, longest: int = 1024) -> Floats:
         InputError: It is no image, cut short, or so large that decoding it would fill the memory.
     """
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings(), Image.open(path) as file:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is refused
             file.draft("RGB", (longest, longest))  # a large JPEG is decoded small: ten times faster
-            image = _eight_bits(ImageOps.exif_transpose(file)).convert("RGB")
+            image = _on_white(_eight_bits(ImageOps.exif_transpose(file)))
             image.thumbnail((longest, longest), Image.Resampling.BOX)
             stored = np.asarray(image, np.float32) / 255
     except Image.DecompressionBombError as error:
@@ -54,6 +59,14 @@ def load_background(path: Path, *, longest: int = 1024) -> Floats:
         raise InputError(f"--backgrounds {path}: not a readable image, remove or replace it") from error
     linear = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
     return np.asarray(linear, np.float32)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """What a picture shows on white paper, where it is transparent."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -72,12 +85,25 @@ def check_pictures(hdris: str | None, backgrounds: str | None) -> None:
         InputError: Names the first that cannot be used.
     """
     for path in image_files(Path(hdris), "--hdris", PANORAMA_SUFFIXES) if hdris else []:
-        with open(path, "rb") as file:
-            start = file.read(16)
-        if not start.startswith((b"\x76\x2f\x31\x01", b"#?RADIANCE", b"#?RGBE")):
-            raise InputError(f"--hdris {path}: not a readable panorama, remove or replace it")
+        _check_panorama(path)
     for path in image_files(Path(backgrounds), "--backgrounds", IMAGE_SUFFIXES) if backgrounds else []:
         load_background(path, longest=64)
+
+
+def _check_panorama(path: Path) -> None:
+    """Decode it whole, with OpenCV: Blender is in other processes."""
+    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
+    import cv2
+
+    loud = cv2.setLogLevel(0)
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    except cv2.error:  # more pixels than it decodes
+        pixels = None
+    finally:
+        cv2.setLogLevel(loud)
+    if pixels is None:
+        raise InputError(f"--hdris {path}: not a readable panorama, remove or replace it")
 
 
 def backdrop(appearance: Appearance, light: Light, around: Surrounding, image: Floats | None, size: int) -> Floats:

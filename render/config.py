@@ -69,12 +69,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "environments": ENVIRONMENTS,
 }
 """Fields that hold weights, and what they choose from."""
-SCENE_VERSION = 6
+SCENE_VERSION = 7
 """Raised whenever the same config gives other pictures or labels, so that a render that an older handaug began is not
 gone on with. 2: joints seated (`render/seating.py`); 3: shorter last bones, pinches that meet, nails, no cut arms;
 4: hems and stripes that run straight, knuckles; 5: panoramas of 128 px (256) light the hand, lines
 and veins have four layouts and depend on age; 6: denoised in the window of the
-hand, lights told albedo and normals; tendons, folds in palms, thumbs that lie on fists."""
+hand, lights told albedo and normals; tendons, folds in palms, thumbs that lie on fists; 7: the lens blurs by pixels
+and not by a share of the picture."""
 MIN_SIZE, MAX_SIZE = 16, 1024
 POSES_PER_SHARD = 16
 _PATTERN = (TRAIN, TRAIN, TRAIN, VAL, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN)
@@ -170,6 +171,14 @@ class RenderConfig:
             )
         if (self.hand_model == "mano") != (self.mano_dir is not None):
             raise InputError("--hand-model mano and --mano-dir DIR, the folder of MANO_RIGHT.pkl, go together")
+        if not self.occluders and self.occluder_kinds != RenderConfig.occluder_kinds:
+            raise InputError(f"--occluder-kinds {self.occluder_kinds}: draws nothing by itself, add --occluders")
+        if self.hands == "two" and self.occluders and "hand" in self.weights("occluder_kinds"):
+            raise InputError("--occluder-kinds hand: with --hands two the other hand is there already, leave hand out")
+        if self.hdris is not None and "photo" not in self.weights("environments"):
+            raise InputError(
+                f"--hdris {self.hdris}: --environments {self.environments} shows no photo, drop one of them"
+            )
         for flag, folder in (("--hdris", self.hdris), ("--backgrounds", self.backgrounds)):
             if folder is not None and not Path(folder).is_dir():
                 raise InputError(f"{flag} {folder}: no such folder, name a folder of images")

@@ -40,6 +40,8 @@ def parse_mix(text: str, allowed: Collection[str], flag: str) -> dict[str, float
             raise InputError(f"{flag} {text}: the weight {number!r} of {name} is not a number of 0 or more")
         found[name] = weight
     total = sum(found.values())
+    if not total < math.inf:
+        raise InputError(f"{flag} {text}: the weights are too large to add up; make them smaller")
     if total <= 0:
         raise InputError(f"{flag} {text}: all weights are zero, so nothing can be drawn; make one of them positive")
     return {name: found[name] / total for name in allowed if found.get(name, 0) > 0}

@@ -27,15 +27,13 @@ _RECYCLE_IMAGES = 20_000
 """A worker is replaced after this many images. No leak is known (flat over 1,500 frames)."""
 _LOST = 3
 """So many shards may be lost before the rest is not tried."""
-_WORKER_BYTES = 700 << 20
-"""Memory a worker needs."""
 
 
-def default_workers() -> int:
-    """One for each core this process may use, as far as memory allows."""
+def default_workers(need: int) -> int:
+    """One for each core this process may use, as far as memory allows: `need` bytes for each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores, memory // _WORKER_BYTES))
+    return max(1, min(cores, memory // need))
 
 
 class WorkerProcess:

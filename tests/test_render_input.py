@@ -8,6 +8,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -94,6 +95,40 @@ def test_a_truncated_and_a_huge_picture_are_named_before_anything_is_rendered(tm
     assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
 
 
+def shipped_panorama() -> Path:
+    found = importlib.util.find_spec("bpy")
+    assert found is not None and found.origin is not None
+    return next(Path(found.origin).parent.rglob("studiolights/world/studio.exr"))
+
+
+@pytest.mark.parametrize("kept", [300, 0.5, 0.95])
+@pytest.mark.parametrize("suffix", [".exr", ".hdr"])
+def test_a_panorama_that_is_cut_short_is_named_before_anything_is_rendered(
+    suffix: str, kept: float, tmp_path: Path
+) -> None:
+    whole, folder = shipped_panorama(), tmp_path / "panoramas"
+    folder.mkdir()
+    first, second = folder / f"a{suffix}", folder / f"b{suffix}"
+    if suffix == ".exr":
+        first.write_bytes(whole.read_bytes())
+    else:
+        cv2.imwrite(str(first), np.random.default_rng(0).uniform(0, 4, (64, 128, 3)).astype(np.float32))
+    (folder / f"folder{suffix}").mkdir()
+    check_pictures(str(folder), None)
+    content = first.read_bytes()
+    second.write_bytes(content[: int(kept if kept > 1 else kept * len(content))])
+    with pytest.raises(InputError, match=rf"--hdris .*b\{suffix}: not a readable panorama"):
+        check_pictures(str(folder), None)
+
+
+def test_what_is_transparent_shows_white_paper(tmp_path: Path) -> None:
+    picture = np.zeros((8, 8, 4), np.uint8)
+    picture[:, 4:, 3] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    got = load_background(tmp_path / "a.png")
+    assert (got[:, :4] == 1).all() and (got[:, 4:] == 0).all()
+
+
 @pytest.mark.parametrize("mode", ["CMYK", "L", "LA", "P", "RGBA", "1", "I;16", "I", "F"])
 def test_pictures_of_every_mode_show_the_same(mode: str, tmp_path: Path) -> None:
     """Grey 0.5 as stored is 0.214 in linear light, however it is stored."""
@@ -122,6 +157,10 @@ def test_pictures_of_every_mode_show_the_same(mode: str, tmp_path: Path) -> None
         (("--jewellery", "ring=much"), ("--jewellery", "much")),
         (("--occluder-kinds", "held=nan"), ("--occluder-kinds", "nan")),
         (("--environments", "photo,photo"), ("--environments", "twice")),
+        (("--camera", "uniform=1e308,egocentric=1e308"), ("--camera", "too large to add up")),
+        (("--occluder-kinds", "front"), ("--occluder-kinds front", "add --occluders")),
+        (("--hands", "two", "--occluders", "--occluder-kinds", "hand"), ("--occluder-kinds hand", "--hands two")),
+        (("--hdris", "/", "--environments", "room"), ("--hdris /", "--environments room")),
         (("--hands", "three"), ("--hands", "two")),
         (("--poses", "-3"), ("--poses",)),
         (("--size", "99999"), ("--size", "1024")),

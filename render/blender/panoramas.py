@@ -107,7 +107,7 @@ def _as_image(name: str, pixels: Floats) -> Any:
 def _average(picture: Floats, width: int) -> Floats:
     """Mean over areas, to `width` columns and half as many rows; keeps the light of lamps smaller than a pixel."""
     columns = _averaging(picture.shape[1], width)
-    rows = _averaging(picture.shape[0], width // 2)
+    rows = _averaging(picture.shape[0], max(1, width // 2))
     wide = np.einsum("rh,hwc->rwc", rows, picture, optimize=True)
     return np.ascontiguousarray(np.einsum("cw,rwk->rck", columns, wide, optimize=True), np.float32)
 
