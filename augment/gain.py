@@ -187,6 +187,7 @@ def _train_all(
         config.checkpoints,
         config.minted_fraction,
         device,
+        RowPool([data.real]).both_hands,
         config.precision,
     )
     validation = RowPool([data.validation])

@@ -1,8 +1,8 @@
 """One run of a gain experiment: an arm, a seed, an estimator trained on it, its best checkpoint on validation.
 
 Arms differ in one thing each. Within a seed every arm starts from the same weights, takes the same number of steps of
-the same size, fills its real slots in the same order, and chooses among the same number of checkpoints on the same
-validation rows. Nothing is stopped early, and there is one setting for all arms, so each has the same number of
+the same size, fills its real slots in the same order, mirrors rows or not as the others do, and chooses among the
+same number of checkpoints on the same validation rows. Nothing is stopped early, and there is one setting for all arms, so each has the same number of
 tuning trials: one.
 """
 
@@ -127,6 +127,8 @@ class Training:
     checkpoints: int
     minted_fraction: float
     device: str
+    flips: bool
+    """Whether the albumentations pipeline mirrors half of the rows: one answer for all arms, whatever their rows."""
     precision: str = "32-true"
 
 
@@ -208,7 +210,6 @@ def train_run(
     own = int(np.random.SeedSequence(seed, spawn_key=(_RUN_SEED, number)).generate_state(1)[0])
     torch.manual_seed(own)  # the same initialisation in every arm
     estimator = make_estimator(training.recipe, real.size, real.channels)
-    both_hands = real.both_hands or (extra is not None and extra.both_hands)
     result = fit_estimator(
         estimator,
         lambda step: training_batches(
@@ -217,7 +218,7 @@ def train_run(
             seed=own,
             minted=extra if arm.extra else None,
             minted_fraction=1.0 if arm.alone else training.minted_fraction,
-            transform=TrainTransform("standard", flips=both_hands) if arm.transformed else None,
+            transform=TrainTransform("standard", flips=training.flips) if arm.transformed else None,
             first_step=step,
         ),
         steps=training.steps,

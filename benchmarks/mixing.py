@@ -62,8 +62,9 @@ def main() -> int:
 
     def add(name: str, arm: str, fraction: float, extra: RowPool | None) -> None:
         training = Training(
-            Recipe("compact"), given.steps, given.batch_size, given.lr, CHECKPOINTS, fraction, given.device
-        )
+            Recipe("compact"), given.steps, given.batch_size, given.lr, CHECKPOINTS, fraction, given.device,
+            real.both_hands,
+        )  # fmt: skip
         folders[name] = [given.out / f"{given.steps} steps" / name / f"seed-{number}" for number in range(given.seeds)]
         learned = [train, *([minted] if extra else [])]
         for number, folder in enumerate(folders[name]):

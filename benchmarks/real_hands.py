@@ -8,8 +8,8 @@ imported at the size and channels of the renders, or with --margin M squares abo
 of the frame that renders show too (both are printed; renders: about 0.5 to 0.85), and a square that reaches beyond the
 source's border is black there, which no render is: on images that are crops already it made errors a quarter larger.
 Without --renders, --poses are rendered with the defaults. Every --arm is a further set of renders; with --minted half
-of each batch is minted in the arm `renders+minted`. All arms take the same number of steps, all with albumentations; a
-run keeps the checkpoint that is best on the *renders'* val split. None of these ever sees a real label.
+of each batch is minted in the arm `renders+minted`. All arms take the same number of steps, all with albumentations,
+which mirrors half of the rows in every arm if the renders of the first one show both hands, in none otherwise; a run keeps the checkpoint that is best on the *renders'* val split. None of these ever sees a real label.
 
 --labels N adds two arms that do: `labels-N` learns from N rows among the first ones, evenly spread, and from nothing
 else; in `renders+labels-N` they are a quarter of each batch. Of these N rows every fifth is kept back and chooses the
@@ -187,15 +187,15 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
 def train_all(arguments: argparse.Namespace, sources: dict[str, Source], device: str) -> dict[str, list[Path]]:
     """Train every arm with every seed; returns the folders of each arm's runs."""
     pool = RightHands if arguments.as_right else RowPool
-    training = Training(
-        recipe_of(arguments), arguments.steps, arguments.batch_size, arguments.lr, arguments.checkpoints,
-        0.0, device, arguments.precision,
-    )  # fmt: skip
     folders = {name: [arguments.out / "runs" / name / f"seed-{k}" for k in range(arguments.seeds)] for name in sources}
     pools = {
         name: (pool(s.train), None if s.extra is None else pool([s.extra]), pool(s.validation))
         for name, s in sources.items()
     }
+    training = Training(
+        recipe_of(arguments), arguments.steps, arguments.batch_size, arguments.lr, arguments.checkpoints,
+        0.0, device, pools["renders"][0].both_hands, arguments.precision,
+    )  # fmt: skip
     trainings = [
         partial(
             train_run,

@@ -1,0 +1,75 @@
+"""What a gain experiment holds equal, and what it refuses before it trains: arms, shares, budgets and labels."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from toy import write_minted, write_toy
+
+from handaug.augment import gain, gain_runs
+from handaug.augment.gain import GainConfig, measure_gain
+from handaug.augment.gain_runs import BASELINE, CANDIDATE
+
+
+def _config(folder: Path, **changed: Any) -> GainConfig:
+    settings: dict[str, Any] = dict(
+        real=folder / "real.h5", minted=folder / "minted.h5", seeds=1, steps=2, batch_size=8, checkpoints=1
+    )
+    return GainConfig(**{**settings, "replicates": 200, **changed})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A real file of right hands, and rows minted from it."""
+    write_minted(tmp_path / "minted.h5", write_toy(tmp_path / "real.h5", 20, size=32))
+    return tmp_path
+
+
+def _set(path: Path, **fields: Any) -> None:
+    """Change values of a file."""
+    with h5py.File(path, "r+") as file:
+        for name, value in fields.items():
+            file[name][:] = value
+
+
+def _first_batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What each arm trains on in its first step."""
+    seen: dict[str, Any] = {}
+
+    def spy(estimator: Any, batches: Callable[[int], Any], *, label: str, **_: Any) -> None:
+        seen[label.removesuffix(", seed 0")] = next(iter(batches(0)))
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        raise _NextError
+
+    class _NextError(Exception):
+        pass
+
+    def train(*args: Any) -> None:
+        try:
+            gain_runs.train_run(*args)
+        except _NextError:
+            pass
+
+    monkeypatch.setattr(gain_runs, "fit_estimator", spy)
+    monkeypatch.setattr(gain, "train_run", train)
+    with pytest.raises(KeyboardInterrupt):
+        measure_gain(_config(folder), folder / "pose", workers=1)
+    return seen
+
+
+@pytest.mark.parametrize("real_hands", [1, 2])
+def test_arms_mirror_the_same_real_rows(folder: Path, monkeypatch: pytest.MonkeyPatch, real_hands: int) -> None:
+    """Whatever hands the minted rows show."""
+    for name in ("real.h5", "minted.h5"):
+        with h5py.File(folder / name, "r+") as file:
+            both = np.arange(len(file["handedness"])) % 2
+            file["handedness"][:] = both if (name == "real.h5") == (real_hands == 2) else 1
+    seen = _first_batches(folder, monkeypatch)
+    assert set(seen) == {"real", BASELINE, "real+minted", CANDIDATE}
+    for one, other in ((BASELINE, CANDIDATE), ("real", "real+minted")):
+        assert all(torch.equal(a[2:], b[2:]) for a, b in zip(seen[one], seen[other], strict=True))
