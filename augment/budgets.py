@@ -7,6 +7,7 @@ and real images for their looks only, serve every budget as they are. Validation
 budget: they choose and measure in all arms alike.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.subset import write_subset
 from handaug.models.methods import train_method
 
-__all__ = ["BudgetData", "make_budget_data", "owes_labels", "parse_budgets", "pose_order"]
+__all__ = ["BudgetData", "check_budgets", "make_budget_data", "owes_labels", "parse_budgets", "pose_order"]
 
 _ORDER = 61
 _DIGITS = 18
@@ -68,6 +69,22 @@ def pose_order(real: HandDataset, seed: int) -> tuple[NDArray[np.int64], int]:
     return rank[pose.reshape(-1)], total
 
 
+def check_budgets(budgets: Sequence[int | None], real: HandDataset) -> None:
+    """Refuse what no budget could be made of, before anything is.
+
+    Args:
+        budgets: Poses, None for all.
+        real: Train rows of the real data.
+
+    Raises:
+        InputError: More poses are asked for than there are.
+    """
+    _, poses = pose_order(real, seed=0)
+    for budget in budgets:
+        if budget is not None and budget > poses:
+            raise InputError(f"--label-budgets {budget}: {real.path} has {poses} train poses; ask for fewer, or for all")
+
+
 def owes_labels(minted: HandDataset, real: HandDataset) -> bool:
     """Whether a label of `real` went into the minted data: as pose source, or into its disentangler or checker. A file
     that does not say where these come from counts as owing."""
@@ -102,15 +119,10 @@ def make_budget_data(
         device: Where to train.
         progress: Told of everything.
         workers: Processes for the checkers on a CPU.
-
-    Raises:
-        InputError: More poses are asked for than there are.
     """
     rank, poses = pose_order(real, seed)
     if budget is None:
         return BudgetData("all", poses, real, minted)
-    if budget > poses:
-        raise InputError(f"--label-budgets {budget}: {real.path} has {poses} train poses; ask for fewer, or for all")
     place = folder / f"budget-{budget:06d}"
     place.mkdir(exist_ok=True)
     rows = real.rows[rank < budget]

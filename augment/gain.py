@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from handaug.augment.batches import RowPool, training_batches
-from handaug.augment.budgets import BudgetData, make_budget_data, parse_budgets
+from handaug.augment.budgets import BudgetData, check_budgets, make_budget_data, parse_budgets
 from handaug.augment.gain_config import (
     GainConfig,
     GainData,
@@ -95,8 +95,10 @@ def measure_gain(
     data = open_data(config)
     estimator = make_estimator(config.recipe, data.real.size, data.real.channels)
     about_start = check_start(config, data)
-    data.pool([data.real], estimator)  # labels that this estimator needs are missing, or all there
+    beside = data.extra({name for arm in config.all_arms for name in arm.extra}, data.minted)
+    data.pool([data.real, *beside], estimator)  # labels that this estimator needs are missing, or all there
     budgets = parse_budgets(config.label_budgets)
+    check_budgets(budgets, data.real)
     run = RunFolder.open(out, identity(config, data), overwrite=overwrite)
     if run is None:
         progress.note(f"{out}: complete, nothing to do")
@@ -195,7 +197,7 @@ def _train_all(
     for budget in made:
         real = data.pool([budget.real], estimator)
         arms = config.arms_of(budget.name)
-        extras = {arm.extra: data.extra(arm, budget.minted) for arm in arms}
+        extras = {arm.extra: data.extra(arm.extra, budget.minted) for arm in arms}
         pools = {
             names: data.pool(rows, estimator, config.weight_scale) if rows else None for names, rows in extras.items()
         }

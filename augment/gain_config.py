@@ -1,7 +1,7 @@
 """What a gain experiment compares: its settings, its data opened and checked, and what makes it the same one again."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,10 +133,10 @@ class GainData:
     renders: HandDataset | None
     unchecked: HandDataset | None
 
-    def extra(self, arm: Arm, minted: HandDataset) -> list[HandDataset]:
-        """The rows that an arm takes beside the real ones; `minted` are those of its budget."""
+    def extra(self, names: Collection[str], minted: HandDataset) -> list[HandDataset]:
+        """The rows that arms with these extras take beside the real ones; `minted` are those of their budget."""
         found = {"minted": minted, "renders": self.renders, "unchecked": self.unchecked}
-        return [rows for name, rows in found.items() if name in arm.extra and rows is not None]
+        return [rows for name, rows in found.items() if name in names and rows is not None]
 
     def pool(self, rows: Sequence[HandDataset], estimator: Estimator, weight_scale: float | None = None) -> RowPool:
         """Rows as this estimator learns from them."""

@@ -2,8 +2,8 @@
 
 Arms differ in one thing each. Within a seed every arm starts from the same weights, takes the same number of steps of
 the same size, fills its real slots in the same order, mirrors rows or not as the others do, and chooses among the
-same number of checkpoints on the same validation rows. Nothing is stopped early, and there is one setting for all arms, so each has the same number of
-tuning trials: one.
+same number of checkpoints on the same validation rows. Nothing is stopped early, and there is one setting for all arms,
+so each has the same number of tuning trials: one.
 """
 
 from collections.abc import Sequence

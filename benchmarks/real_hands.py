@@ -9,7 +9,8 @@ of the frame that renders show too (both are printed; renders: about 0.5 to 0.85
 source's border is black there, which no render is: on images that are crops already it made errors a quarter larger.
 Without --renders, --poses are rendered with the defaults. Every --arm is a further set of renders; with --minted half
 of each batch is minted in the arm `renders+minted`. All arms take the same number of steps, all with albumentations,
-which mirrors half of the rows in every arm if the renders of the first one show both hands, in none otherwise; a run keeps the checkpoint that is best on the *renders'* val split. None of these ever sees a real label.
+which mirrors half of the rows in every arm if the --renders show both hands, in none otherwise; a run keeps the
+checkpoint that is best on the *renders'* val split. None of these ever sees a real label.
 
 --labels N adds two arms that do: `labels-N` learns from N rows among the first ones, evenly spread, and from nothing
 else; in `renders+labels-N` they are a quarter of each batch. Of these N rows every fifth is kept back and chooses the

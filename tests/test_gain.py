@@ -262,7 +262,7 @@ def test_renders_and_minted_rows_together_are_set_against_renders_alone(tmp_path
     config = _config(tmp_path, renders=renders, arms="real+renders,real+renders+minted", seeds=1, steps=2)
     data = open_data(config)
     both = next(arm for arm in config.all_arms if arm.extra == ("renders", "minted"))
-    rows = data.pool(data.extra(both, data.minted), build_estimator("compact", size=(32, 32), channels=1))
+    rows = data.pool(data.extra(both.extra, data.minted), build_estimator("compact", size=(32, 32), channels=1))
     assert len(rows) == len(HandDataset(renders, split="train")) + len(data.minted)
     pairs = [
         (c["candidate"], c["baseline"]) for c in measure_gain(config, tmp_path / "o", workers=1).figures["comparisons"]

@@ -13,6 +13,7 @@ from toy import write_minted, write_toy
 from handaug.augment import gain, gain_runs
 from handaug.augment.gain import GainConfig, measure_gain
 from handaug.augment.gain_runs import BASELINE, CANDIDATE
+from handaug.data_specs.errors import InputError
 
 
 def _config(folder: Path, **changed: Any) -> GainConfig:
@@ -73,3 +74,17 @@ def test_arms_mirror_the_same_real_rows(folder: Path, monkeypatch: pytest.Monkey
     assert set(seen) == {"real", BASELINE, "real+minted", CANDIDATE}
     for one, other in ((BASELINE, CANDIDATE), ("real", "real+minted")):
         assert all(torch.equal(a[2:], b[2:]) for a, b in zip(seen[one], seen[other], strict=True))
+
+
+def test_a_budget_above_the_data_is_refused_before_anything_is_trained(folder: Path) -> None:
+    with pytest.raises(InputError, match="--label-budgets 15: .* has 14 train poses"):
+        measure_gain(_config(folder, label_budgets="6,15"), folder / "pose", workers=1)
+    assert not (folder / "pose.partial").exists(), "the corrected command meets no run of another configuration"
+
+
+def test_minted_rows_without_3d_are_refused_before_anything_is_trained(folder: Path) -> None:
+    with h5py.File(folder / "minted.h5", "r+") as file:
+        del file["keypoints_3d"]
+    with pytest.raises(InputError, match="minted.h5: has no keypoints_3d"):
+        measure_gain(_config(folder, estimator="compact-3d", width=4), folder / "pose", workers=1)
+    assert not (folder / "pose.partial").exists()
