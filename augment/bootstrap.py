@@ -68,7 +68,10 @@ def relative_gain(baseline: ErrorSums, candidate: ErrorSums, *, replicates: int,
         replicates: Bootstrap draws.
         seed: Of the draws.
     """
-    seeds, groups = baseline.totals.shape
+    # A draw of groups without any label would have no error to compare.
+    labelled = baseline.counts > 0
+    totals = [arm.totals[:, labelled] for arm in (baseline, candidate)]
+    seeds, groups = totals[0].shape
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DRAW,)))
     chunk = max(1, min(replicates, _CHUNK_BYTES // (8 * groups)))
     gains = []
@@ -77,9 +80,7 @@ def relative_gain(baseline: ErrorSums, candidate: ErrorSums, *, replicates: int,
         of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count).astype(np.float64)
         of_group = rng.multinomial(groups, np.full(groups, 1 / groups), size=count).astype(np.float64)
         # The joint counts cancel: both arms are measured on the same joints.
-        errors = [
-            np.einsum("bs,sg,bg->b", of_seed, arm.totals, of_group, optimize=True) for arm in (baseline, candidate)
-        ]
+        errors = [np.einsum("bs,sg,bg->b", of_seed, arm, of_group, optimize=True) for arm in totals]
         gains.append(100 * (1 - errors[1] / errors[0]))
     low, high = np.percentile(np.concatenate(gains), (2.5, 97.5))
     return Gain(100 * (1 - candidate.mean() / baseline.mean()), (float(low), float(high)), seeds)

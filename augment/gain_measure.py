@@ -155,6 +155,8 @@ def _arm_figures(
             figures |= spatial.compute()
         per_seed.append(figures)
         distances.append(flat.distances())
+    # A figure that the test rows' labels do not give is NaN, which JSON does not know.
+    per_seed = [{name: value for name, value in one.items() if np.isfinite(value)} for one in per_seed]
     mean = {name: float(np.mean([one[name] for one in per_seed])) for name in per_seed[0]}
     all_errors = np.concatenate(distances)
     return {

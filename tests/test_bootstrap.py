@@ -65,6 +65,14 @@ def test_rows_of_a_group_count_as_one_draw() -> None:
     assert many.ci95 == pytest.approx(once.ci95)
 
 
+def test_groups_without_labels_change_nothing() -> None:
+    rng = np.random.default_rng(4)
+    errors, more = rng.uniform(1, 2, (2, 1, 2)), np.full((1, 3), np.nan)
+    bare = relative_gain(_sums(errors[0]), _sums(errors[1]), replicates=500, seed=0)
+    padded = [_sums(np.concatenate([arm, more], 1)) for arm in errors]
+    assert relative_gain(*padded, replicates=500, seed=0) == bare and np.isfinite(bare.ci95).all()
+
+
 def test_error_sums_leave_unlabelled_joints_out() -> None:
     errors = np.array([[[1.0, np.nan], [3.0, 5.0]]])
     sums = ErrorSums.of(errors, np.array([7, 9]))

@@ -11,9 +11,12 @@ import torch
 from toy import write_minted, write_toy
 
 from handaug.augment import gain, gain_runs
+from handaug.augment.batches import RowPool
 from handaug.augment.gain import GainConfig, measure_gain
 from handaug.augment.gain_runs import BASELINE, CANDIDATE
+from handaug.augment.report import ReportData, _gain_curve
 from handaug.data_specs.errors import InputError
+from handaug.data_specs.reader import HandDataset
 
 
 def _config(folder: Path, **changed: Any) -> GainConfig:
@@ -88,3 +91,24 @@ def test_minted_rows_without_3d_are_refused_before_anything_is_trained(folder: P
     with pytest.raises(InputError, match="minted.h5: has no keypoints_3d"):
         measure_gain(_config(folder, estimator="compact-3d", width=4), folder / "pose", workers=1)
     assert not (folder / "pose.partial").exists()
+
+
+def test_one_test_group_with_one_label_makes_a_whole_report(folder: Path) -> None:
+    """One labelled joint has no box, rows without labels no error, and one group with one seed no spread."""
+    with h5py.File(folder / "real.h5", "r+") as file:
+        test = np.flatnonzero(file["split"][:] == 2)
+        visibility = file["visibility"][:]
+        visibility[test] = 0
+        visibility[test[0], 5] = 2
+        file["visibility"][:] = visibility
+    config = _config(folder, estimator="compact-3d", width=4)
+    figures = measure_gain(config, folder / "pose", workers=1).figures
+    text = (folder / "pose" / "gain.json").read_text()
+    assert "NaN" not in text and "epe_mean_px" in figures["arms"]["real"]
+    assert not {"epe_mean_box", "epe_mean_mm"} & set(figures["arms"]["real"])
+    assert "nan" not in (folder / "pose" / "report.html").read_text().split("<img")[0]
+    for point in (figures["gain"], figures["gain_plain"]):
+        assert point["ci95"] == pytest.approx([point["mean"]] * 2)
+    curve = [{**figures["curve"][0], "gain": {**figures["gain"], "mean": 1.0, "ci95": [1.0 + 1e-12] * 2}}] * 2
+    shown = ReportData({**figures, "curve": curve}, {}, {}, RowPool([HandDataset(config.real)]), config.minted)
+    assert "img" in _gain_curve(shown), "a mean beside its interval, by rounding"
