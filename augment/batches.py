@@ -16,7 +16,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.fit import Batch
 
-__all__ = ["RowPool", "epoch_order", "training_batches"]
+__all__ = ["RowPool", "check_share", "epoch_order", "training_batches"]
 
 # Kinds of random draws: each has its own spawn key, so that one never moves another.
 _ORDER, _MINTED_ORDER, _TRANSFORM = 1, 2, 3
@@ -134,6 +134,18 @@ def epoch_order(total: int, seed: int, kind: int, first: int, count: int) -> NDA
         out.append(part)
         first, count = first + len(part), count - len(part)
     return np.concatenate(out) if out else np.empty(0, np.int64)
+
+
+def check_share(flag: str, share: float, batch_size: int) -> None:
+    """Refuse a share of the slots that is less than one: arms that differ in it would be the same.
+
+    Args:
+        flag: The option that gives the share.
+        share: 0 to 1.
+        batch_size: Slots in a batch.
+    """
+    if round(share * batch_size) < 1:
+        raise InputError(f"{flag} {share:g}: is no row of --batch-size {batch_size}; raise one of the two")
 
 
 def training_batches(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handaug.augment.batches import RowPool
+from handaug.augment.batches import RowPool, check_share
 from handaug.augment.budgets import parse_budgets
 from handaug.augment.checker import CheckerConfig
 from handaug.augment.fits import check_fits
@@ -93,6 +93,7 @@ class GainConfig:
                 raise InputError(f"{flag} {getattr(self, name)}: give a number of at least 1")
         if not 0 < self.minted_fraction <= 1:
             raise InputError(f"--minted-fraction {self.minted_fraction}: give a share above 0 and up to 1")
+        check_share("--minted-fraction", self.minted_fraction, self.batch_size)
         if self.weight_scale is not None and not self.weight_scale > 0:
             raise InputError(f"--weight-scale {self.weight_scale}: give a number of pixels above 0")
         if not 0 < self.lr < 1:

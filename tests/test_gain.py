@@ -163,6 +163,8 @@ def test_an_interrupted_experiment_goes_on_to_the_same_figures(
         ({"steps": 1}, "--steps"),
         ({"minted_fraction": 0.0}, "--minted-fraction"),
         ({"minted_fraction": 1.5}, "--minted-fraction"),
+        ({"minted_fraction": 0.03, "batch_size": 16}, "--minted-fraction 0.03: is no row of --batch-size 16"),
+        ({"batch_size": 1}, "--minted-fraction"),
         ({"label_budgets": "x"}, "--label-budgets"),
         ({"weight_scale": 0.0}, "--weight-scale"),
         ({"lr": 0.0}, "--lr"),
