@@ -17,24 +17,27 @@ from handaug.data_specs.schema import TRAIN
 __all__ = ["check_leaks", "unknown_training"]
 
 
-def check_leaks(training: Sequence[HandDataset], test: HandDataset, validation: HandDataset) -> None:
+def check_leaks(
+    training: Sequence[HandDataset], test: HandDataset, validation: HandDataset, *, looks: HandDataset | None = None
+) -> None:
     """No row of `training` is related to a row of `test` or `validation`.
 
     Args:
         training: Views of what estimators learn from: real, minted, renders.
         test: The test rows.
         validation: The rows that choose checkpoints.
+        looks: Those test rows whose looks nobody may have learned either; all of them by default.
 
     Raises:
         InputError: A relation, with the row and the remedy.
     """
     for data in training:
-        for held_out, name in ((test, "test"), (validation, "validation")):
+        for held_out, unseen, name in ((test, test if looks is None else looks, "test"), (validation, validation, "validation")):
             for field in ("group", "pose_id"):
                 _check_field(data, held_out, field, name)
             if data.kind == "minted":
-                _check_field(data, held_out, "appearance_id", name)
-                for field, row in _sources_outside_train(data, held_out):
+                _check_field(data, unseen, "appearance_id", name)
+                for field, row in _held_out_sources(data, held_out, unseen):
                     raise InputError(
                         f"{data.path}: row {row} was minted from a {name} row of {held_out.path} ({field}); mint "
                         "from its train "
@@ -74,8 +77,9 @@ def _check_field(data: HandDataset, held_out: HandDataset, field: str, name: str
         )
 
 
-def _sources_outside_train(data: HandDataset, held_out: HandDataset) -> Iterator[tuple[str, int]]:
-    """Minted rows whose source is a held-out row, where the source file is the held-out file itself."""
+def _held_out_sources(data: HandDataset, held_out: HandDataset, unseen: HandDataset) -> Iterator[tuple[str, int]]:
+    """Minted rows whose source is outside the train split or held out, where the source file is the held-out file
+    itself; of the held-out rows only those of `unseen` may lend no looks."""
     whole = HandDataset(held_out.path, fields=["split"])
     split: NDArray[np.uint8] = whole.read("split")
     for name in ("pose_source", "appearance_source", "appearance_source_2"):
@@ -83,6 +87,7 @@ def _sources_outside_train(data: HandDataset, held_out: HandDataset) -> Iterator
             f"provenance/{name}"
         ):
             sources = data.read(f"provenance/{name}")
-            bad = split[sources] != TRAIN
+            rows = held_out.rows if name == "pose_source" else unseen.rows
+            bad = (split[sources] != TRAIN) | np.isin(sources, rows)
             if bad.any():
                 yield name, int(data.rows[bad.argmax()])

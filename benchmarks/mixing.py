@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from commands import Parser, as_number, at_least, check_labelled, claim, listed, positive, rate, share
 
-from handaug.augment.batches import RowPool
+from handaug.augment.batches import RowPool, check_share
 from handaug.augment.fits import check_fits
 from handaug.augment.gain_runs import ARMS, BASELINE, CANDIDATE, Recipe, Training, train_run, validation_of
+from handaug.augment.leaks import check_leaks
 from handaug.augment.parallel import run_trainings
 from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.reader import HandDataset
@@ -48,11 +49,14 @@ def main() -> int:
     parser.add_argument("--lr", type=rate, default=2e-3)
     parser.add_argument("--device", type=pick_device, default="auto")
     given = parser.parse_args()
+    for fraction in given.fractions:
+        check_share("--fractions", fraction, given.batch_size)
     train, held_out = (HandDataset(given.real, split=split) for split in ("train", "val"))
     minted = HandDataset(given.minted)
     for rows, part in ((train, "train split"), (held_out, "val split"), (minted, "whole length")):
         check_labelled([rows], part)
     check_fits(minted, train.size, train.channels, str(given.real))
+    check_leaks([train, minted], HandDataset(given.real, split="test"), held_out)
     # What a run's folder does not name.
     settings = {"batch_size": given.batch_size, "lr": given.lr, "real": train.checksum, "minted": minted.checksum}
     claim(given.out, settings)

@@ -42,7 +42,7 @@ from commands import Parser, at_least, check_labelled, claim, listed, make_folde
 from numpy.typing import NDArray
 from real_errors import draw_examples, errors, figures, frames, mean_pose, reduction_interval, shares_of, show
 
-from handaug.augment.batches import RowPool
+from handaug.augment.batches import RowPool, check_share
 from handaug.augment.checker import fingerprint
 from handaug.augment.fits import check_fits
 from handaug.augment.gain_runs import Arm, Recipe, Training, make_estimator, train_run
@@ -147,6 +147,7 @@ class Source:
 def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], real: HandDataset) -> dict[str, Source]:
     """The arms' data, checked against the real rows and their own validation rows."""
     sources = {}
+    after = HandDataset(real.path, rows=np.arange(arguments.first, len(real)))
     for name, paths in files.items():
         train = [HandDataset(path, split="train") for path in paths]
         if arguments.rows is not None:
@@ -161,7 +162,7 @@ def open_sources(arguments: argparse.Namespace, files: dict[str, list[Path]], re
         for rows in source.learned_from:
             check_fits(rows, real.size, real.channels, str(real.path))
         for rows in source.validation:
-            check_leaks(source.learned_from, real, rows)
+            check_leaks(source.learned_from, real, rows, looks=after)
         for views, split in ((source.train, "train"), (source.validation, "val"), (source.test, "test")):
             check_labelled(views, f"{split} split")
         if source.extra is not None:
@@ -278,6 +279,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--labels {most}: more than the {arguments.first} rows of --first; lower it or raise --first")
     if arguments.labels and not arguments.open_rest:
         raise InputError("--labels: these arms are measured on the rest alone; add --open-rest")
+    if arguments.minted:
+        check_share("--minted-fraction", arguments.minted_fraction, arguments.batch_size)
+    if arguments.labels:
+        check_share("--labelled-fraction", arguments.labelled_fraction, arguments.batch_size)
     if arguments.checkpoints > arguments.steps:
         raise InputError(f"--steps {arguments.steps}: train {arguments.checkpoints} or more, one for each checkpoint")
     if arguments.margin is not None:

@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 from rows import random_rows, write_rows
-from toy import write_toy
+from toy import write_minted, write_toy
 
 from handaug.cli.common import exit_code_of
 from handaug.data_specs.errors import InputError
@@ -257,15 +257,18 @@ REAL_HANDS = "OUT --real real.h5 --renders real.h5 --first 8 --gap 2"
         ("few_labels", "OUT --label-budgets 1", "--label-budgets 1"),
         ("hand_shapes", "--poses -1", "--poses: -1"),
         ("mixing", "real.h5 real.h5 OUT --fractions 0.5,x", "--fractions: x"),
+        ("mixing", "real.h5 real.h5 OUT --fractions 0.5,0.01", "--fractions 0.01: is no row of --batch-size 16"),
         ("mixing", "real.h5 real.h5 OUT --weight-scales -3", "--weight-scales: -3"),
         ("mixing", "real.h5 real.h5 OUT --weight-scales inf", "--weight-scales: inf"),
         ("mixing", "real.h5 real.h5 OUT --seeds 0", "--seeds: 0"),
         ("mixing", "real.h5 real.h5 OUT --steps 4", "--steps: 4"),
         ("mixing", "real.h5 real.h5 OUT --lr nan", "--lr: nan"),
+        ("mixing", "real.h5 real.h5 OUT", "real.h5: 4 training rows share their group with test rows"),
         ("mixing", "real.h5 large.h5 OUT", "large.h5: has 48 x 48 px"),
         ("real_hands", f"{REAL_HANDS} --seeds 0", "--seeds: 0"),
         ("real_hands", f"{REAL_HANDS} --steps 2", "--steps 2"),
         ("real_hands", f"{REAL_HANDS} --batch-size 0", "--batch-size: 0"),
+        ("real_hands", f"{REAL_HANDS} --minted real.h5 --minted-fraction 0.03", "--minted-fraction 0.03: is no row"),
         ("real_hands", f"{REAL_HANDS} --rows 0", "--rows: 0"),
         ("real_hands", f"{REAL_HANDS} --gap -3", "--gap: -3"),
         ("real_hands", f"{REAL_HANDS} --estimator nope", "--estimator nope"),
@@ -350,7 +353,9 @@ def test_mixing_takes_runs_of_the_same_data_and_options_alone(
             job(SILENT)
 
     monkeypatch.setattr(mixing, "run_trainings", one_after_the_other)
-    other = write_toy(tmp_path / "other.h5", 12, size=32, seed=1)
+    other = write_minted(tmp_path / "other.h5", toy / "real.h5")
+    third = write_toy(tmp_path / "third.h5", 12, size=32, seed=1)
+    error = {"provenance/label_error_px": np.zeros(len(HandDataset(other)), np.float32)}
     given = ["REAL", "MINTED", str(tmp_path / "out"), "--steps", "5", "--seeds", "1", "--device", "cpu"]
 
     def run(real: Path = toy / "real.h5", minted: Path = other, *more: str) -> str:
@@ -369,8 +374,8 @@ def test_mixing_takes_runs_of_the_same_data_and_options_alone(
     for changed in (
         (toy / "real.h5", other, "--lr", "0.001"),
         (toy / "real.h5", other, "--batch-size", "8"),
-        (other, other),
-        (toy / "real.h5", toy / "real.h5"),
+        (third, write_minted(tmp_path / "of_third.h5", third)),
+        (toy / "real.h5", write_minted(tmp_path / "otherwise.h5", toy / "real.h5", **error)),
     ):
         with pytest.raises(InputError, match="out: holds runs of other data or options; choose another OUT"):
             run(*changed)

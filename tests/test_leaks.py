@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from toy import write_minted, write_toy
@@ -33,6 +34,32 @@ def test_leaks_are_refused(tmp_path: Path) -> None:
     other = HandDataset(write_toy(tmp_path / "other.h5", 20, size=32), split="test")
     with pytest.raises(InputError, match="group"):
         check_leaks([HandDataset(source, rows=np.arange(40))], other, val)
+
+
+def test_held_out_rows_lend_nothing_whatever_their_split_and_other_looks_may_be_allowed(tmp_path: Path) -> None:
+    """Photographs of a file whose rows all say train."""
+    path = write_toy(tmp_path / "photos.h5", 20, size=32)
+    with h5py.File(path, "r+") as file:
+        file["split"][:] = 0
+    other = write_toy(tmp_path / "renders.h5", 20, size=32, seed=9)
+    with h5py.File(other, "r+") as file:
+        for name in ("group", "pose_id", "appearance_id"):
+            file[name][:] = file[name][:] + 1000
+    photos, first = HandDataset(path), 20
+    renders, validation = (HandDataset(other, split=name) for name in ("train", "val"))
+    after = HandDataset(path, rows=np.arange(first, len(photos)))
+
+    def minted(name: str, **sources: int) -> HandDataset:
+        fields = {field: renders.read(field) for field in ("group", "pose_id", "appearance_id")}
+        fields |= {f"provenance/{field}": np.full(len(renders), row) for field, row in sources.items()}
+        found = HandDataset(write_minted(tmp_path / f"{name}.h5", renders.path, **fields))
+        found.attrs |= dict.fromkeys((f"{field}_checksum" for field in sources), photos.checksum)
+        return found
+
+    check_leaks([minted("looks", appearance_source=first - 1)], photos, validation, looks=after)
+    for name, sources in (("after", {"appearance_source": first}), ("pose", {"pose_source": 0})):
+        with pytest.raises(InputError, match=f"minted from a test row .*{next(iter(sources))}"):
+            check_leaks([minted(name, **sources)], photos, validation, looks=after)
 
 
 def test_models_trained_on_a_file_that_nobody_gave_are_named(tmp_path: Path) -> None:
