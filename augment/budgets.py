@@ -21,6 +21,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.subset import write_subset
+from handaug.models.estimators.seen import check_seen
 from handaug.models.methods import train_method
 
 __all__ = ["BudgetData", "check_budgets", "make_budget_data", "owes_labels", "parse_budgets", "pose_order"]
@@ -69,27 +70,54 @@ def pose_order(real: HandDataset, seed: int) -> tuple[NDArray[np.int64], int]:
     return rank[pose.reshape(-1)], total
 
 
-def check_budgets(budgets: Sequence[int | None], real: HandDataset) -> None:
-    """Refuse what no budget could be made of, before anything is.
+def check_budgets(
+    budgets: Sequence[int | None], real: HandDataset, renders: HandDataset | None, start: Path | None, seed: int
+) -> None:
+    """Refuse budgets that cannot be, before anything is made.
 
     Args:
         budgets: Poses, None for all.
         real: Train rows of the real data.
+        renders: Rows that further arms learn from, at every budget.
+        start: The checkpoint that all arms go on from.
+        seed: Of the choice of poses.
 
     Raises:
-        InputError: More poses are asked for than there are.
+        InputError: More poses are asked for than there are, or renders or checkpoint know labels beyond a budget.
     """
-    _, poses = pose_order(real, seed=0)
+    rank, poses = pose_order(real, seed)
     for budget in budgets:
-        if budget is not None and budget > poses:
-            raise InputError(f"--label-budgets {budget}: {real.path} has {poses} train poses; ask for fewer, or for all")
+        if budget is None or budget == poses:
+            continue
+        flag = f"--label-budgets {budget}"
+        if budget > poses:
+            raise InputError(f"{flag}: {real.path} has {poses} train poses; ask for fewer, or for all")
+        beyond = HandDataset(real.path, rows=real.rows[rank >= budget])
+        if renders is not None and _related(renders, beyond).any():
+            raise InputError(
+                f"{flag}: {renders.path} shares groups or poses with train rows of {real.path} beyond the budget; give "
+                "other --renders, or ask for all"
+            )
+        if start is not None:
+            check_seen(start, beyond, f"train (beyond {flag})")
+
+
+def _related(data: HandDataset, real: HandDataset) -> NDArray[np.bool_]:
+    """Rows of `data` that share their group or pose with a row of `real`."""
+    found = np.zeros(len(data), bool)
+    for field in ("group", "pose_id"):
+        if data.has(field) and real.has(field):
+            found |= np.isin(data.read(field), real.read(field))
+    return found
 
 
 def owes_labels(minted: HandDataset, real: HandDataset) -> bool:
     """Whether a label of `real` went into the minted data: as pose source, or into its disentangler or checker. A file
-    that does not say where these come from counts as owing."""
+    that does not say where these come from counts as owing, and so does one with a group or pose of `real`, which may
+    be a cut or a copy of the source."""
     sources = ("pose_source_checksum", "disentangler_data_checksum", "checker_data_checksum")
-    return any(minted.attrs.get(name, real.checksum) in ("", real.checksum) for name in sources)
+    known = any(minted.attrs.get(name, real.checksum) in ("", real.checksum) for name in sources)
+    return known or bool(_related(minted, real).any())
 
 
 def make_budget_data(

@@ -98,7 +98,7 @@ def measure_gain(
     beside = data.extra({name for arm in config.all_arms for name in arm.extra}, data.minted)
     data.pool([data.real, *beside], estimator)  # labels that this estimator needs are missing, or all there
     budgets = parse_budgets(config.label_budgets)
-    check_budgets(budgets, data.real)
+    check_budgets(budgets, data.real, data.renders, config.recipe.start, config.seed)
     run = RunFolder.open(out, identity(config, data), overwrite=overwrite)
     if run is None:
         progress.note(f"{out}: complete, nothing to do")

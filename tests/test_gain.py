@@ -230,7 +230,11 @@ def test_a_small_budget_makes_everything_from_its_own_labels(tmp_path: Path, mon
 
 def test_minted_data_that_owe_no_label_serve_every_budget(tmp_path: Path) -> None:
     real = write_toy(tmp_path / "real.h5", 20, size=32)
-    renders = HandDataset(write_toy(tmp_path / "renders.h5", 20, size=32, seed=9))
+    write_toy(tmp_path / "renders.h5", 20, size=32, seed=9)
+    with h5py.File(tmp_path / "renders.h5", "r+") as file:  # other poses than those of the real file
+        for name in ("group", "pose_id"):
+            file[name][:] = file[name][:] + 1000
+    renders = HandDataset(tmp_path / "renders.h5")
     path = write_minted(tmp_path / "minted.h5", renders.path)
     sources = {"pose_source_checksum", "disentangler_data_checksum", "checker_data_checksum"}
     for owing in (*sources, None):
@@ -240,11 +244,11 @@ def test_minted_data_that_owe_no_label_serve_every_budget(tmp_path: Path) -> Non
             minted.attrs[owing] = HandDataset(real).checksum
         assert owes_labels(minted, HandDataset(real)) is bool(owing)
     assert owes_labels(HandDataset(path), HandDataset(real)), "does not say what its models were trained on"
-    with h5py.File(path, "r+") as file:
+    free = Path(shutil.copy(path, tmp_path / "free.h5"))
+    with h5py.File(free, "r+") as file:
         file.attrs.update(dict.fromkeys(sources, renders.checksum))
-    figures = measure_gain(
-        _config(tmp_path, label_budgets="6,all", seeds=1, steps=2), tmp_path / "pose", workers=1
-    ).figures
+    config = _config(tmp_path, minted=free, label_budgets="6,all", seeds=1, steps=2)
+    figures = measure_gain(config, tmp_path / "pose", workers=1).figures
     assert [point["minted_rows"] for point in figures["curve"]] == [len(HandDataset(path))] * 2
     assert [entry.name for entry in (tmp_path / "pose" / "budget-000006").iterdir()] == ["real.h5"]
 

@@ -12,11 +12,13 @@ from toy import write_minted, write_toy
 
 from handaug.augment import gain, gain_runs
 from handaug.augment.batches import RowPool
+from handaug.augment.budgets import check_budgets, owes_labels, pose_order
 from handaug.augment.gain import GainConfig, measure_gain
 from handaug.augment.gain_runs import BASELINE, CANDIDATE
 from handaug.augment.report import ReportData, _gain_curve
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
+from handaug.models.estimators.seen import write_seen
 
 
 def _config(folder: Path, **changed: Any) -> GainConfig:
@@ -112,3 +114,21 @@ def test_one_test_group_with_one_label_makes_a_whole_report(folder: Path) -> Non
     curve = [{**figures["curve"][0], "gain": {**figures["gain"], "mean": 1.0, "ci95": [1.0 + 1e-12] * 2}}] * 2
     shown = ReportData({**figures, "curve": curve}, {}, {}, RowPool([HandDataset(config.real)]), config.minted)
     assert "img" in _gain_curve(shown), "a mean beside its interval, by rounding"
+
+
+def test_labels_beyond_a_budget_come_in_by_no_side_door(folder: Path) -> None:
+    """A cut of the source has another checksum; its poses tell."""
+    real, minted = HandDataset(folder / "real.h5", split="train"), HandDataset(folder / "minted.h5")
+    sources = ("pose_source_checksum", "disentangler_data_checksum", "checker_data_checksum")
+    minted.attrs |= dict.fromkeys(sources, "of the file that this one was cut from")
+    assert owes_labels(minted, real)
+    check_budgets([6, 14, None], real, None, None, 0)
+    rank, _ = pose_order(real, 0)
+    inside, beyond = (HandDataset(real.path, rows=real.rows[which]) for which in (rank < 6, rank >= 6))
+    check_budgets([6, 14, None], real, inside, None, 0)
+    with pytest.raises(InputError, match="--label-budgets 6: .* beyond the budget"):
+        check_budgets([6, 14, None], real, beyond, None, 0)
+    write_seen(folder / "start", [beyond], None)
+    with pytest.raises(InputError, match="start: was trained on rows .* train .beyond --label-budgets 6"):
+        check_budgets([6], real, None, folder / "start", 0)
+    check_budgets([14], real, beyond, folder / "start", 0)
