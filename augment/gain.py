@@ -36,6 +36,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.writer import write_atomically
 from handaug.models.estimators import Estimator
+from handaug.models.estimators.plugins import named_failures
 from handaug.models.fit import fit_estimator
 from handaug.models.run_folder import RunFolder
 
@@ -157,7 +158,7 @@ def _expect(
         device=device,
         precision=config.precision,
     )
-    with one_thread() if device == "cpu" else nullcontext():
+    with one_thread() if device == "cpu" else nullcontext(), named_failures(estimator):
         timed(steps=1)
         start = time.perf_counter()
         timed(steps=_TIMED_STEPS)

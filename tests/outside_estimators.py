@@ -83,6 +83,51 @@ class FailsForward(Tiny):
         raise RuntimeError("first line\nsecond line")
 
 
+class FailsInTraining(Tiny):
+    def loss(self, output: Tensor, *labels: Any) -> Tensor:
+        if self.training:
+            raise RuntimeError("in training")
+        return super().loss(output, *labels)
+
+
+class NaNInTraining(Tiny):
+    def loss(self, output: Tensor, *labels: Any) -> Tensor:
+        return super().loss(output, *labels) * (float("nan") if self.training else 1.0)
+
+
+class RightForTwo(Tiny):
+    def keypoints(self, output: Tensor) -> Tensor:
+        return super().keypoints(output)[:2]
+
+
+class OwnSize(Tiny):
+    @property
+    def size(self) -> int:
+        return 7
+
+
+class LayerCalledName(Tiny):
+    def __init__(self, size: tuple[int, int], channels: int) -> None:
+        super().__init__(size, channels)
+        self.name = nn.Identity()
+
+
+class Normed(Tiny):
+    """With running statistics."""
+
+    def __init__(self, size: tuple[int, int], channels: int) -> None:
+        super().__init__(size, channels)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(self.norm(images))
+
+
+def exits(size: tuple[int, int], channels: int) -> nn.Module:
+    """A factory that ends the program."""
+    raise SystemExit(3)
+
+
 class NaNInUse(Tiny):
     """Fine when it is tried, NaN once an image is all black."""
 

@@ -13,6 +13,7 @@ from toy import toy_arrays
 from handaug.data_specs.errors import InputError
 from handaug.models.checkpoint import save_model
 from handaug.models.estimators import build_estimator, load_estimator, plugins, save_estimator
+from handaug.models.estimators.plugins import named_failures
 from handaug.models.estimators.predict import predict
 from handaug.models.fit import Batch, fit_estimator
 
@@ -49,6 +50,12 @@ def test_a_factory_needs_no_base_class_and_draws_nothing_when_it_is_tried() -> N
         ("NoGradient", "no gradient"),
         ("VectorLoss", "loss must be one number, is (2,)"),
         ("FailsForward", "RuntimeError: first line on"),
+        ("exits", "factory raised SystemExit: 3"),
+        ("FailsInTraining", "RuntimeError: in training"),
+        ("RightForTwo", "keypoints are (2, 21, 2) for 5 images"),
+        ("NaNInTraining", "the loss is nan"),
+        ("OwnSize", "cannot be given name, size, channels and settings"),
+        ("LayerCalledName", "cannot be given name, size, channels and settings"),
     ],
 )
 def test_what_breaks_the_protocol_is_named_in_one_line(name: str, says: str) -> None:
@@ -56,6 +63,22 @@ def test_what_breaks_the_protocol_is_named_in_one_line(name: str, says: str) -> 
         _build(name)
     assert says in str(caught.value) and "\n" not in str(caught.value)
     assert f"--estimator outside_estimators:{name}" in str(caught.value)
+
+
+def test_a_trial_leaves_running_statistics_as_they_were() -> None:
+    estimator = _build("Normed")
+    assert not estimator.norm.running_mean.any() and estimator.norm.num_batches_tracked == 0
+    assert estimator.training
+
+
+def test_what_fails_later_is_named_too() -> None:
+    for name in ("unet", "outside_estimators:good"):
+        estimator = build_estimator(name, size=SIZE, channels=1)
+        says = (
+            "^third step$" if name == "unet" else "--estimator outside_estimators:good: raised RuntimeError: third step"
+        )
+        with pytest.raises(RuntimeError if name == "unet" else InputError, match=says), named_failures(estimator):
+            raise RuntimeError("third step")
 
 
 def test_nan_in_use_is_an_error_and_not_a_joint_without_label() -> None:

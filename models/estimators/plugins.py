@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from handaug.data_specs.errors import InputError
+from handaug.data_specs.errors import HandaugError, InputError
 from handaug.data_specs.joints import N_JOINTS
 
 if TYPE_CHECKING:
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     from handaug.models.estimators.base import Estimator
 
-__all__ = ["ENTRY_POINTS", "build_outside", "entry_point_names", "is_factory"]
+__all__ = ["ENTRY_POINTS", "build_outside", "entry_point_names", "is_factory", "named_failures"]
 
 ENTRY_POINTS = "handaug.estimators"
 """Group of the entry points: name = "package.module:factory"."""
 
-_TRIED = 2
+_TRIED = (2, 5)
+"""Numbers of images."""
 
 
 def is_factory(name: str) -> bool:
@@ -66,11 +67,11 @@ def build_outside(name: str, *, size: tuple[int, int], channels: int) -> "Estima
     try:
         with _working_directory():
             factory: Callable[..., Any] = point.load() if point is not None else _import(name)
-    except Exception as error:  # a module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         raise InputError(f"{flag}: cannot be imported ({_short(error)}); give an importable module:factory") from error
     try:
         module = factory(size=size, channels=channels)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         height, width = size
         raise InputError(
             f"{flag}: the factory raised {_short(error)} for size=({height}, {width}), channels={channels}; "
@@ -81,16 +82,40 @@ def build_outside(name: str, *, size: tuple[int, int], channels: int) -> "Estima
         what = f"lacks {', '.join(missing)}" if missing else "is no torch.nn.Module"
         raise InputError(f"{flag}: what the factory returns {what}; see docs/estimators.md")
     estimator = cast("Estimator", module)
-    estimator.name, estimator.size, estimator.channels, estimator.settings = name, size, channels, {}
-    if not hasattr(estimator, "dimensions"):
-        estimator.dimensions = 2
+    try:
+        estimator.name, estimator.size, estimator.channels, estimator.settings = name, size, channels, {}
+        if not hasattr(estimator, "dimensions"):
+            estimator.dimensions = 2
+    except Exception as error:  # a property without a setter, a layer of that name
+        raise InputError(
+            f"{flag}: cannot be given name, size, channels and settings ({_short(error)}); call its own otherwise"
+        ) from error
     try:
         _try(estimator, flag)
     except InputError:
         raise
-    except Exception as error:
-        raise InputError(f"{flag}: raised {_short(error)} on images of zeros; see docs/estimators.md") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{flag}: raised {_short(error)} on trial images; see docs/estimators.md") from error
     return estimator
+
+
+@contextmanager
+def named_failures(estimator: "Estimator") -> "Iterator[None]":
+    """A block in which what an estimator from outside raises ends in one line that names it.
+
+    Raises:
+        InputError: Instead of anything but a full memory or disk.
+    """
+    try:
+        yield
+    except (HandaugError, MemoryError, OSError, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if not is_factory(estimator.name) and estimator.name not in _entry_points():
+            raise
+        raise InputError(
+            f"--estimator {estimator.name}: raised {_short(error)} in training; see docs/estimators.md"
+        ) from error
 
 
 @contextmanager
@@ -110,46 +135,60 @@ def _import(name: str) -> Callable[..., Any]:
     return found
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     """Type and first line of an error."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
 
 
 def _try(estimator: "Estimator", flag: str) -> None:
-    """Two images forward and backward, with one joint that has no label: shapes, numbers and gradients.
+    """A few images forward and backward, as in use and as in training, with one joint that has no label: shapes,
+    numbers and gradients.
 
     Weights, buffers and torch's global generator stay as they were: arms must start alike.
     """
     if not any(parameter.requires_grad for parameter in estimator.parameters()):
         raise InputError(f"{flag}: has no parameter to train")
     training = estimator.training
+    buffers = {name: buffer.clone() for name, buffer in estimator.named_buffers()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        estimator.eval()
-        images = torch.rand(_TRIED, estimator.channels, *estimator.size)
-        places = torch.rand(_TRIED, N_JOINTS, 2) * min(estimator.size)
-        visibility = torch.full((_TRIED, N_JOINTS), 2, dtype=torch.uint8)
-        places[0, 0], visibility[0, 0] = torch.nan, 0
-        labels: list[torch.Tensor | None] = [places, visibility]
-        output = estimator(images)
-        if estimator.dimensions == 3:
-            labels += [None, torch.rand(_TRIED, N_JOINTS, 3) * 0.1]
-            _shape(flag, "keypoints_3d", estimator.keypoints_3d(output), (_TRIED, N_JOINTS, 3))
-        _shape(flag, "keypoints", estimator.keypoints(output), (_TRIED, N_JOINTS, 2))
-        loss = estimator.loss(output, *labels)  # type: ignore[arg-type]
-        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            raise InputError(f"{flag}: loss must be one number, is {_describe(loss)}")
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"{flag}: the loss is {loss.item()} where a joint has visibility 0 and NaN for a place; leave such "
-                "joints out"
-            )
-        if not loss.requires_grad:
-            raise InputError(f"{flag}: the loss has no gradient; compute it from the output with torch operations")
-        torch.autograd.backward(loss)
+        for count in _TRIED:
+            for mode in (False, True):
+                _try_images(estimator.train(mode), count, flag)
+    with torch.no_grad():
+        for name, buffer in estimator.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
     estimator.zero_grad(set_to_none=True)
     estimator.train(training)
+
+
+def _try_images(estimator: "Estimator", count: int, flag: str) -> None:
+    """So many images, in the mode that the estimator is in."""
+    images = torch.rand(count, estimator.channels, *estimator.size)
+    places = torch.rand(count, N_JOINTS, 2) * min(estimator.size)
+    visibility = torch.full((count, N_JOINTS), 2, dtype=torch.uint8)
+    places[0, 0], visibility[0, 0] = torch.nan, 0
+    labels: list[torch.Tensor | None] = [places, visibility]
+    output = estimator(images)
+    if estimator.dimensions == 3:
+        labels += [None, torch.rand(count, N_JOINTS, 3) * 0.1]
+    if not estimator.training:  # nobody asks for places then
+        if estimator.dimensions == 3:
+            _shape(flag, "keypoints_3d", estimator.keypoints_3d(output), (count, N_JOINTS, 3))
+        _shape(flag, "keypoints", estimator.keypoints(output), (count, N_JOINTS, 2))
+    loss = estimator.loss(output, *labels)  # type: ignore[arg-type]
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        raise InputError(f"{flag}: loss must be one number, is {_describe(loss)}")
+    if not torch.isfinite(loss):
+        raise InputError(
+            f"{flag}: the loss is {loss.item()} where a joint has visibility 0 and NaN for a place; leave such "
+            "joints out"
+        )
+    if not loss.requires_grad:
+        raise InputError(f"{flag}: the loss has no gradient; compute it from the output with torch operations")
+    torch.autograd.backward(loss)
 
 
 def _shape(flag: str, what: str, found: Any, wanted: tuple[int, ...]) -> None:
