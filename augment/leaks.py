@@ -32,7 +32,10 @@ def check_leaks(
         InputError: A relation, with the row and the remedy.
     """
     for data in training:
-        for held_out, unseen, name in ((test, test if looks is None else looks, "test"), (validation, validation, "validation")):
+        for held_out, unseen, name in (
+            (test, test if looks is None else looks, "test"),
+            (validation, validation, "validation"),
+        ):
             for field in ("group", "pose_id"):
                 _check_field(data, held_out, field, name)
             if data.kind == "minted":

@@ -44,6 +44,8 @@ _REFUSALS = {
 _KINDS = ("visible", "hidden")
 _HISTOGRAM_ROWS = 200_000
 _SHOWN = 6
+_WIDE = '<div style="overflow-x:auto">'
+"""About a table: on a narrow screen it scrolls, and the page does not."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def _table(data: ReportData) -> str:
         dot = f'<span class="dot" style="background:{_COLOURS[name]}"></span>'
         rows.append(f"<tr><th>{dot}{html.escape(name)}</th>{cells}<td>{seeds}</td></tr>")
     head += "<th>visible, px</th><th>hidden, px</th><th>EPE of each seed</th>"
-    return f"<table><tr><th>arm</th>{head}</tr>{''.join(rows)}</table>"
+    return f"{_WIDE}<table><tr><th>arm</th>{head}</tr>{''.join(rows)}</table></div>"
 
 
 def _comparisons(data: ReportData) -> str:
@@ -257,8 +259,8 @@ def _comparisons(data: ReportData) -> str:
     if not rows:
         return ""
     return (
-        "<h2>Further comparisons</h2><table><tr><th>arm</th><th>against</th><th>error reduction</th>"
-        f"<th>95 % interval</th></tr>{''.join(rows)}</table>"
+        f"<h2>Further comparisons</h2>{_WIDE}<table><tr><th>arm</th><th>against</th><th>error reduction</th>"
+        f"<th>95 % interval</th></tr>{''.join(rows)}</table></div>"
     )
 
 
@@ -308,6 +310,9 @@ at the end.</p>
 <h2>Minted labels</h2>{_minted_labels(data)}
 <h2>Test rows</h2>{_examples(data)}
 <h2>Configuration</h2><pre>{html.escape(json.dumps(figures["config"], indent=2))}</pre>"""
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>handaug: gain</title><style>{_STYLE}</style>'
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>handaug: gain</title><style>{_STYLE}</style>"
+    )
     page = f"{head}<body>{body}</body></html>\n"
     write_atomically(path, page.encode())

@@ -108,6 +108,7 @@ def test_report_is_one_file_that_loads_nothing(experiment: tuple[Path, GainResul
     assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "http" not in page
     assert page.index("plays real") < page.index("<h1>"), "what the data is comes first"
     assert page.count("data:image/png;base64,") >= 4
+    assert '<meta name="viewport"' in page and page.count('auto"><table') == page.count("<table")
     for arm in ARMS:
         assert arm.name in page
     assert f"{experiment[1].figures['gain']['mean']:+.1f} %" in page
