@@ -56,6 +56,8 @@ class GainConfig:
     """Channels of a registered estimator's first level; its own default if None."""
     backbone: Path | None = None
     """Weights of a ResNet's backbone (--backbone)."""
+    trust: str | None = None
+    """The module:factory that may be imported where the checkpoint to go on from names one (--trust)."""
     seeds: int = 3
     """Seeds of each arm (--seeds)."""
     steps: int = 4000
@@ -101,6 +103,8 @@ class GainConfig:
         check_precision(self.precision)
         if self.checkpoints > self.steps:
             raise InputError(f"--steps {self.steps}: train at least {self.checkpoints} steps, one for each checkpoint")
+        if self.trust is not None and self.recipe.start is None:
+            raise InputError(f"--trust {self.trust}: --estimator {self.estimator} is no checkpoint; leave --trust out")
         parse_budgets(self.label_budgets)
         extras = {name for arm in parse_further(self.arms) for name in arm.extra}
         if "renders" in extras and self.renders is None:
@@ -111,7 +115,7 @@ class GainConfig:
     @property
     def recipe(self) -> Recipe:
         """How an estimator comes to be."""
-        return Recipe(self.estimator, self.width, self.backbone)
+        return Recipe(self.estimator, self.width, self.backbone, self.trust)
 
     @property
     def all_arms(self) -> tuple[Arm, ...]:
@@ -203,6 +207,7 @@ def identity(config: GainConfig, data: GainData) -> dict[str, Any]:
     settings = asdict(config)
     for name in _FILES:
         settings.pop(name)
+    settings.pop("trust")  # the checkpoint's weights say which
     settings["disentangle"] = config.disentangle.to_json() if config.disentangle else None
     start = config.recipe.start
     if start is not None:

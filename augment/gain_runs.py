@@ -21,6 +21,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.models.checkpoint import CONFIG, read_config
 from handaug.models.estimators import Estimator, build_estimator, load_backbone, load_estimator, save_estimator
 from handaug.models.estimators.base import KIND
+from handaug.models.estimators.plugins import named_failures
 from handaug.models.estimators.predict import Prediction, predict
 from handaug.models.estimators.seen import write_seen
 from handaug.models.fit import fit_estimator
@@ -109,6 +110,8 @@ class Recipe:
     """Channels of a registered estimator's first level."""
     backbone: Path | None = None
     """Weights of its backbone."""
+    trust: str | None = None
+    """The module:factory that may be imported where the checkpoint to go on from names one."""
 
     @property
     def start(self) -> Path | None:
@@ -148,7 +151,7 @@ def make_estimator(recipe: Recipe, size: tuple[int, int], channels: int) -> Esti
         settings = {} if recipe.width is None else {"width": recipe.width}
         estimator = build_estimator(recipe.name, size=size, channels=channels, **settings)
     else:
-        estimator, _ = load_estimator(start)
+        estimator, _ = load_estimator(start, trust=recipe.trust, flag="--trust")
         if estimator.size != size or estimator.channels != channels:
             height, width = estimator.size
             raise InputError(
@@ -210,27 +213,28 @@ def train_run(
     own = int(np.random.SeedSequence(seed, spawn_key=(_RUN_SEED, number)).generate_state(1)[0])
     torch.manual_seed(own)  # the same initialisation in every arm
     estimator = make_estimator(training.recipe, real.size, real.channels)
-    result = fit_estimator(
-        estimator,
-        lambda step: training_batches(
-            real,
-            batch_size=training.batch_size,
-            seed=own,
-            minted=extra if arm.extra else None,
-            minted_fraction=1.0 if arm.alone else training.minted_fraction,
-            transform=TrainTransform("standard", flips=training.flips) if arm.transformed else None,
-            first_step=step,
-        ),
-        steps=training.steps,
-        lr=training.lr,
-        checkpoints=training.checkpoints,
-        validate=lambda model: _mean_error(model, validation),
-        device=training.device,
-        precision=training.precision,
-        state=folder / STATE,
-        progress=progress,
-        label=f"{arm.name}, seed {number}",
-    )
+    with named_failures(estimator):
+        result = fit_estimator(
+            estimator,
+            lambda step: training_batches(
+                real,
+                batch_size=training.batch_size,
+                seed=own,
+                minted=extra if arm.extra else None,
+                minted_fraction=1.0 if arm.alone else training.minted_fraction,
+                transform=TrainTransform("standard", flips=training.flips) if arm.transformed else None,
+                first_step=step,
+            ),
+            steps=training.steps,
+            lr=training.lr,
+            checkpoints=training.checkpoints,
+            validate=lambda model: _mean_error(model, validation),
+            device=training.device,
+            precision=training.precision,
+            state=folder / STATE,
+            progress=progress,
+            label=f"{arm.name}, seed {number}",
+        )
     info = {"arm": arm.name, "seed": number, "steps": training.steps, "validation_px": list(result.validation)}
     write_seen(folder, learned_from, training.recipe.start)
     save_estimator(folder, estimator, info)
@@ -239,7 +243,7 @@ def train_run(
 
 def predict_run(folder: Path, recipe: Recipe, rows: RowPool, device: str, views: int = 1) -> Prediction:
     """Places in all rows by a stored run, from so many views of each image."""
-    estimator, _ = load_estimator(folder, device, trust=recipe.name)
+    estimator, _ = load_estimator(folder, device, trust=recipe.trust or recipe.name)
     return _predict(estimator, rows, views)
 
 

@@ -65,6 +65,11 @@ DEFAULT_ESTIMATOR = "compact"
     "factory of your own, or the folder of a checkpoint to go on from.",
 )
 @click.option(
+    "--trust",
+    metavar="module:factory",
+    help="Your own code that the checkpoint of --estimator names; it is imported only if you name it too.",
+)
+@click.option(
     "--backbone",
     type=DATA_FILE,
     metavar="FILE",
@@ -113,6 +118,7 @@ def command(
     arms: str,
     test: Path | None,
     estimator: str,
+    trust: str | None,
     backbone: Path | None,
     seeds: int,
     steps: int | None,
@@ -152,6 +158,7 @@ def command(
         unchecked=unchecked,
         arms=arms,
         estimator=estimator,
+        trust=trust,
         backbone=backbone,
         seeds=seeds,
         steps=sized["steps"] if steps is None else steps,

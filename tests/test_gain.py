@@ -345,3 +345,10 @@ def test_an_estimator_of_the_users_own_goes_all_the_way(experiment: tuple[Path, 
         config = _config(folder, estimator=f"outside_estimators:{name}", seeds=1, steps=2, weight_scale=1.0)
         figures = measure_gain(config, tmp_path / name, workers=1).figures
         assert ("epe_mean_mm" in figures["arms"]["real"]) == (name == "spatial")
+    trained = tmp_path / "good" / "runs" / "all" / "real" / "seed-0"
+    with pytest.raises(InputError, match="if you trust that code, give --trust outside_estimators:good"):
+        measure_gain(_config(folder, estimator=str(trained)), tmp_path / "on", workers=1)
+    config = _config(folder, estimator=str(trained), trust="outside_estimators:good", seeds=1, steps=2)
+    assert "go on from" in measure_gain(config, tmp_path / "on", workers=1).figures["first_line"]
+    with pytest.raises(InputError, match="--trust .*is no checkpoint"):
+        _config(folder, trust="outside_estimators:good")

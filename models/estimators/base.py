@@ -167,7 +167,7 @@ def save_estimator(folder: Path, estimator: Estimator, info: Mapping[str, Any]) 
 
 
 def load_estimator(
-    folder: Path | str, device: str = "cpu", *, trust: str | None = None
+    folder: Path | str, device: str = "cpu", *, trust: str | None = None, flag: str = "--estimator"
 ) -> tuple[Estimator, dict[str, Any]]:
     """Read a checkpoint of `save_estimator`.
 
@@ -176,6 +176,7 @@ def load_estimator(
         device: Where to put it.
         trust: The module:factory that may be imported, where the checkpoint names one. A checkpoint may come from a
             stranger, so a name in it is never imported on its own word.
+        flag: The option that gives `trust`, for the message.
 
     Returns:
         The estimator in evaluation mode on `device`, and its info.
@@ -192,7 +193,7 @@ def load_estimator(
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{folder}/config.json: is damaged ({error}); train the estimator again") from error
     if is_factory(name) and trust != name:
-        raise InputError(f"{folder}: was made by {name}; if you trust that code, give --estimator {name}")
+        raise InputError(f"{folder}: was made by {name}; if you trust that code, give {flag} {name}")
     if not is_factory(name) and name not in (*_REGISTRY, *entry_point_names()):
         raise InputError(f"{folder}: holds estimator {name!r}, this handaug knows {', '.join(estimator_names())}")
     try:
