@@ -81,7 +81,7 @@ def develop(light: NDArray[np.float32], sensor: Sensor, channels: int, rng: np.r
         chip = (chip @ np.array(sensor.mono_weights))[..., None]
     elif sensor.temperature:
         chip = chip * np.exp(sensor.temperature * np.array([0.5, 0.0, -0.5]))
-    sigma = sensor.blur * min(1.0, width / 64)  # of lens and demosaicing: pixels, however many there are
+    sigma = sensor.blur * width / 64
     if sigma > 0:
         # Saturate before blurring, at a level far above white: a lamp in the backdrop must not flood the image.
         chip = gaussian_filter(np.minimum(chip, 8.0), (sigma, sigma, 0), mode="nearest")
