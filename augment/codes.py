@@ -29,7 +29,6 @@ __all__ = [
     "PAD_ROWS",
     "CodeFile",
     "blend_appearances",
-    "decode_images",
     "decode_levels",
     "encode_block",
     "encode_both",
@@ -159,19 +158,6 @@ def decode_levels(model: PoseAppearanceModel, pose: Tensor, which: Tensor, appea
     else:
         images = model.decode(pose[which], appearance)
     return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def decode_images(
-    model: PoseAppearanceModel, pose: NDArray[np.float32], appearance: NDArray[np.float32], device: str
-) -> NDArray[np.uint8]:
-    """Images (N, H, W, C) uint8 of N pose and N appearance codes."""
-    out = []
-    for start in range(0, len(pose), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        p, a = (torch.from_numpy(padded(code[block])).to(device) for code in (pose, appearance))
-        levels = decode_levels(model, p, torch.arange(len(p), device=device), a)
-        out.append(levels[: len(pose[block])].permute(0, 2, 3, 1).cpu().numpy())
-    return np.ascontiguousarray(np.concatenate(out))
 
 
 class CodeFile:

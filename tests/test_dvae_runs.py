@@ -164,7 +164,9 @@ def rows_match(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 
 def test_remix_encodes_the_pose_of_a_dvae_from_the_label(dvae_runs: dict[str, Path], data: Path) -> None:
-    from handaug.augment.codes import decode_images, encode_block, encode_poses
+    from decoding import decode_images
+
+    from handaug.augment.codes import encode_block, encode_poses
     from handaug.models.methods import load_run
 
     view, model = HandDataset(data, split="train"), load_run(dvae_runs["dvae"])

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from decoding import decode_images
 from numpy.typing import NDArray
 from remix_home import N, remix_config, sources_of
 
 from handaug.augment.checker import Checkers, row_errors
-from handaug.augment.codes import decode_images, encode_block
+from handaug.augment.codes import encode_block
 from handaug.augment.mint import Mint
 from handaug.augment.remix import RemixConfig, remix
 from handaug.augment.remix_work import Job, adopt, encode_rows, forget

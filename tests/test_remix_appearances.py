@@ -7,11 +7,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from decoding import decode_images
 from remix_home import remix_config, sources_of
 from toy import write_toy
 
 from handaug.augment.checker import Checkers
-from handaug.augment.codes import ENCODE_ROWS, blend_appearances, decode_images, encode_block, prior_block
+from handaug.augment.codes import ENCODE_ROWS, blend_appearances, encode_block, prior_block
 from handaug.augment.remix import PRIOR, remix
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
