@@ -151,7 +151,7 @@ def overwrite_option(function: F) -> F:
     return click.option(
         "--overwrite",
         is_flag=True,
-        help="Replace an output that was made with another configuration.",
+        help="Make the output anew, also in place of one of another configuration.",
     )(function)
 
 
