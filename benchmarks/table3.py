@@ -74,9 +74,9 @@ def swap(
 
 def halves(rows: HandDataset, seed: int) -> tuple[HandDataset, HandDataset]:
     """Two views of a view, the poses of one not those of the other."""
-    if not len(rows):
-        raise InputError(f"{rows.path}: has no rows in its test split; give data that has")
     ids, number = np.unique(rows.read("pose_id"), return_inverse=True)
+    if len(ids) < 2:
+        raise InputError(f"{rows.path}: has fewer than two poses in its test split; give data that has")
     first = (np.random.default_rng(seed).permutation(len(ids)) < len(ids) // 2)[number]
     return HandDataset(rows.path, rows=rows.rows[first]), HandDataset(rows.path, rows=rows.rows[~first])
 

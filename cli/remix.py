@@ -1,6 +1,5 @@
 """`handaug remix`: mint a labelled dataset."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,10 +111,6 @@ def command(
     label. Beside OUT lie the figures (.json) and examples (.png). An interrupted run goes on with the same command, and
     the number of processes changes nothing of the result.
     """
-    if n <= 0:
-        raise InputError(f"--n {n}: mint at least 1 image")
-    if max_label_error is not None and not 0 < max_label_error < math.inf:
-        raise InputError(f"--max-label-error {max_label_error}: give a distance above 0 pixels")
     if no_check and max_label_error is not None:
         raise InputError("--no-check and --max-label-error: give one of them")
     target = out or workspace.minted

@@ -18,7 +18,7 @@ from handaug.data_specs.errors import HandaugError, InputError
 from handaug.data_specs.merge import merge_datasets
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import H5PY_ERRORS, check_header, has_signature, open_file
-from handaug.data_specs.writer import config_json, partial_path, write_atomically
+from handaug.data_specs.writer import config_json, partial_path, remove_path, write_atomically
 
 __all__ = ["PartialOutput", "check_name", "claim_output", "remove_leftover"]
 
@@ -202,12 +202,8 @@ class PartialOutput:
 
 def _clear(folder: Path, keep: Collection[str]) -> None:
     for path in folder.iterdir():
-        if path.name in keep:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        if path.name not in keep:
+            remove_path(path)
 
 
 def _remove_work(folder: Path, key: str = _CONFIG) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.partial import remove_leftover
-from handaug.data_specs.writer import config_json, partial_path, write_atomically
-from handaug.models.loop import LOG, STATE
+from handaug.data_specs.writer import config_json, partial_path, remove_path, write_atomically
 
 __all__ = ["RunFolder"]
 
@@ -83,7 +82,7 @@ class RunFolder:
     def _claim(self, key: str, overwrite: bool) -> None:
         stored = self.folder / _KEY
         others = [path for path in self.folder.iterdir() if path.name != "lock" and not path.name.startswith(_KEY)]
-        if not stored.exists() and any(path.name not in (STATE, LOG) for path in others):
+        if others and not stored.exists():
             raise InputError(f"{self.folder}: holds other files, where the unfinished run would be; move it")
         same = stored.exists() and stored.read_text() == key
         if stored.exists() and not same and not overwrite:
@@ -94,7 +93,7 @@ class RunFolder:
         if not same:
             # What says whose run it is goes last, when the new key takes its place.
             for path in others:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                remove_path(path)
         write_atomically(stored, key.encode())
 
     def _acquire(self) -> None:

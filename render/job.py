@@ -102,19 +102,24 @@ def render_dataset(
         return out
     try:
         _check_blender()
-        check_pictures(config.hdris, config.backgrounds)
+        if not _begun(work):  # the same pictures were looked at before the first shard
+            check_pictures(config.hdris, config.backgrounds)
         _prepare_hand(config, progress)
         cluster = connect_dask(scheduler) if scheduler is not None else None
         with cluster or nullcontext():
             _render_shards(config, work, workers, cluster, progress)
     except (InputError, KeyboardInterrupt):
-        if next(work.folder.glob("shard-*.h5"), None) is None:
+        if not _begun(work):
             work.remove()  # nothing to resume: leave no trace, and no claim on the name
         raise
     shape = SHAPE_NAMES if config.hand_model == "anny" else ManoModel.shape_names
     work.assemble(config.shards, seed=config.seed, attrs={"shape": list(shape), **_NAMES}, progress=progress)
     _draw_sheet(out, config)
     return out
+
+
+def _begun(work: PartialOutput) -> bool:
+    return next(work.folder.glob("shard-*.h5"), None) is not None
 
 
 def _render_shards(

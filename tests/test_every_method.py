@@ -85,9 +85,14 @@ def test_a_loss_that_turns_nan_stops_at_once_and_loses_nothing(
             poisoned.term = last  # type: ignore[attr-defined]
         return found
 
+    def interrupted(*args: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
     out = tmp_path / "run"
     if damaged:  # which must not pass for a good one
-        (tmp_path / "run.partial").mkdir()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"{module}.{name}", interrupted)
+            train(method, data, out)
         (tmp_path / "run.partial" / "state.pt").write_bytes(b"cut short")
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.{name}", poisoned)

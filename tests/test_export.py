@@ -20,6 +20,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.exporters import ExportConfig, export_dataset, exporter_names, get_exporter, job
 from handaug.data_specs.exporters import folder as export_folder
 from handaug.data_specs.exporters.base import register_exporter
+from handaug.data_specs.writer import remove_path
 
 FORMATS = exporter_names()
 
@@ -89,7 +90,7 @@ def test_a_kill_while_the_blocks_are_removed_costs_no_label(
     export_dataset(data, tmp_path / "whole", config)
     monkeypatch.setattr(job, "BLOCK_ROWS", 3)
     stopped: list[Path] = []
-    remove = export_folder._remove
+    remove = remove_path
 
     def half(path: Path) -> None:
         if path.name == "parts.done" and path.exists() and not stopped:
@@ -99,7 +100,7 @@ def test_a_kill_while_the_blocks_are_removed_costs_no_label(
             raise KeyboardInterrupt
         remove(path)
 
-    monkeypatch.setattr(export_folder, "_remove", half)
+    monkeypatch.setattr(export_folder, "remove_path", half)
     with pytest.raises(KeyboardInterrupt):
         export_dataset(data, tmp_path / "out", config)
     export_dataset(data, tmp_path / "out", config)

@@ -11,7 +11,7 @@ from typing import Any
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.exporters.base import Part
-from handaug.data_specs.writer import config_json, partial_path
+from handaug.data_specs.writer import config_json, partial_path, remove_path
 
 __all__ = ["DESCRIPTION", "PartialFolder"]
 
@@ -55,7 +55,7 @@ class PartialFolder:
         if out.exists() and not _is_empty_folder(out):
             work._check_old(source, overwrite)
             if not overwrite:
-                _remove(work._replaced)
+                remove_path(work._replaced)
                 return None
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +72,8 @@ class PartialFolder:
                     f"{work.folder}: holds unfinished work of another export; add --overwrite, or remove the folder"
                 )
             for name in left:
-                _remove(work.folder / name)
-        _remove(work.folder / _DONE)
+                remove_path(work.folder / name)
+        remove_path(work.folder / _DONE)
         work._describe({})
         return work
 
@@ -100,15 +100,15 @@ class PartialFolder:
         # In one step: blocks of which a kill left half would count as done.
         if (self.folder / _PARTS).exists():
             os.replace(self.folder / _PARTS, self.folder / _DONE)
-        _remove(self.folder / _DONE)
+        remove_path(self.folder / _DONE)
         (self.folder / _LOCK).unlink()
         if self.out.exists():
             # There is no way to exchange two folders at once; a kill in between leaves complete work behind, and the
             # same command goes on from there.
-            _remove(self._replaced)
+            remove_path(self._replaced)
             os.rename(self.out, self._replaced)
         os.rename(self.folder, self.out)
-        _remove(self._replaced)
+        remove_path(self._replaced)
 
     def remove(self) -> None:
         """Drop the work."""
@@ -166,10 +166,3 @@ def _identity_of(path: Path) -> str:
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

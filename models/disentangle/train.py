@@ -182,7 +182,7 @@ def train_disentangler(
     if len(train) < 2:
         raise InputError(f"{data}: has {len(train)} train rows, mixing needs at least 2; render more with --poses")
     if not (train.read("visibility") > 0).any():
-        raise InputError(f"{data}: none of its train rows is labelled; give labelled data, and this as --unlabelled")
+        raise InputError(f"{data}: none of its train rows is labelled; give labelled data")
     key: dict[str, Any] = {"config": config.to_json(), "data": train.checksum}
     more = None if unlabelled is None else _unlabelled_rows(unlabelled, train, config)
     if more is not None:
