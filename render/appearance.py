@@ -237,7 +237,7 @@ def _skin(rng: np.random.Generator, detail: np.random.Generator, tone: float | N
         subsurface=float(rng.uniform(0.0007, 0.0018)) * (1 - 0.4 * tone),
         crease=float(detail.uniform(0.5, 1.5)),
         vein=float(np.clip(detail.normal(0.3, 0.4), 0, 1)),
-        wet=float(detail.uniform(0.1, 0.6)) if detail.uniform() < 0.08 else 0.0,
+        wet=float(detail.uniform(0.1, 0.45)) if detail.uniform() < 0.08 else 0.0,
         offset=_vector(rng.uniform(-10, 10, 3)),
         layout=int(detail.integers(SKIN_LAYOUTS)),
         tendon=float(detail.uniform(0.2, 1.0)),

@@ -1,8 +1,8 @@
 """Hands that hold things, and things that come between hand and camera.
 
-*Held*: the object is laid into the open hand and pushed out of the palm; then the fingers close step by step until
-their skin touches it, each joint stopping when a segment beyond it touches (the closing of a robot hand, Miller and
-Allen, GraspIt!, 2004). So skin and object meet without entering each other, whatever the hand's shape.
+*Held*: the object is laid into the open hand and pushed out of the palm; then the fingers close step by step, at last
+in small steps, until their skin touches it, each joint stopping when a segment beyond it touches (the closing of a
+robot hand, Miller and Allen, GraspIt!, 2004). So skin and object meet without entering each other, whatever the hand's shape.
 *Between fingers*: cards and pens stand between the pads of thumb and index, in the pad pinch of the pose prior.
 *In front*: any object between the camera and the hand, as much of the hand hidden as `HIDDEN` allows.
 
@@ -42,7 +42,7 @@ _BESIDE = np.array([0.95, 0.0, 0.31])
 _THICK, _OFF = 0.015, 0.003  # metres from a joint to the skin before it; between skin and what stands in front
 _FRONT_TRIES, _SAME_KIND = 240, 20
 _TRIES = 5
-_STEPS = 20
+_STEPS, _FINEST = 45, 0.3
 _FINGERS = ("thumb", "index", "middle", "ring", "little")
 _CHAIN = {
     "thumb": (("cmc_flexion",), ("mcp_flexion",), ("ip_flexion",)),
@@ -226,24 +226,28 @@ def _push_out(prop: Prop, skin: Floats) -> Prop | None:
 def _close(model: HandModel, rest: RestHand, degrees: dict[str, float], prop: Prop) -> dict[str, bool]:
     """Close all fingers on the object, in place; which of them touch it."""
     free = dict.fromkeys(_FINGERS, 0)  # the first segment of each finger that may still move; 3: none
+    pace = dict.fromkeys(_FINGERS, 1.0)
     touching = dict.fromkeys(_FINGERS, False)
+    own = [[np.flatnonzero(model.vertex_segment == 2 + 3 * k + part) for part in range(3)] for k in range(5)]
     for _ in range(_STEPS):
-        if min(free.values()) == 3:
-            break
         tried = dict(degrees)
         for finger, first in free.items():
             for segment in range(first, 3):
                 for part in _CHAIN[finger][segment]:
                     name = f"{finger}_{part}"
                     top = float(np.degrees(LIMITS[ANGLES.index(name), 1]))
-                    tried[name] = min(tried[name] + _RATE[part], top)
-        near = prop.distance(_skin(model, rest, tried))
+                    tried[name] = min(tried[name] + pace[finger] * _RATE[part], top)
+        if tried == degrees:
+            break
+        skin = _skin(model, rest, tried)
         for number, finger in enumerate(_FINGERS):
-            depth = [float(near[model.vertex_segment == 2 + 3 * number + k].min()) for k in range(3)]
-            hit = [k for k in range(free[finger], 3) if depth[k] < -SOFTNESS]
+            hit = [k for k in range(free[finger], 3) if prop.distance(skin[own[number][k]]).min() < -SOFTNESS]
             if hit:
                 touching[finger] = True
-                free[finger] = hit[-1] + 1  # what lies nearer to the palm than the touch stops with it
+                if pace[finger] > _FINEST:
+                    pace[finger] /= 2
+                else:  # what lies nearer to the palm than the touch stops with it
+                    free[finger], pace[finger] = hit[-1] + 1, 1.0
                 continue
             for segment in range(3):
                 for part in _CHAIN[finger][segment]:

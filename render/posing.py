@@ -44,6 +44,7 @@ from handaug.render.wear import adorn, glove, sleeve
 __all__ = ["POSE_FACTORS", "LabelledHand", "optional_fields", "sample_hand"]
 
 Rows = dict[str, NDArray[Any]]
+_Bytes = NDArray[np.uint8]
 
 POSE_FACTORS = (
     "pose_kind", "draws", "camera", "field_of_view", "azimuth", "elevation", "tilt", "fill", "occluder", "object",
@@ -128,8 +129,8 @@ class _Row:
     posed: _Posed
     scene: HandScene
     """As this hand sees it: its own skin first, the other one as the other."""
-    seen: NDArray[np.uint8]
-    hidden: NDArray[np.uint8]
+    seen: _Bytes
+    hidden: _Bytes
 
 
 def optional_fields(config: RenderConfig) -> list[str]:
@@ -313,8 +314,9 @@ def _rows(
     for number, hand in enumerate(view.hands[:count]):
         others = [other for k, other in enumerate(view.hands) if k != number]
         things = hand.things + tuple(_of_other(thing) for other in others for thing in other.things) + extra
-        other = OtherHand(others[0].hand.vertices, others[0].left) if others else None
-        scene = HandScene(hand.hand.vertices, view.camera, config.size, hand.left, (x, y, z), things, other)
+        other = OtherHand(others[0].hand.vertices, others[0].left, others[0].pose) if others else None
+        own = (hand.hand.vertices, view.camera, config.size, hand.left, hand.pose)
+        scene = HandScene(*own, (x, y, z), things, other)
         out.append(_Row(hand, scene, *_sight(scene, hand.hand.joints, model)))
     return out
 
@@ -353,16 +355,12 @@ def _other_before(
     return None
 
 
-def _sight(
-    scene: HandScene, joints: NDArray[np.float32], model: HandModel
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _sight(scene: HandScene, joints: NDArray[np.float32], model: HandModel) -> tuple[_Bytes, _Bytes]:
     vertices, faces, parts, _ = _whole(scene, model)
     return sight(joints, vertices, faces, parts, JOINT_SEGMENTS, scene.intrinsics, scene.size, scene.size)
 
 
-def _whole(
-    scene: HandScene, model: HandModel
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
+def _whole(scene: HandScene, model: HandModel) -> tuple[NDArray[np.float32], NDArray[np.int32], _Bytes, _Bytes]:
     """All surfaces as one mesh: vertices, quads (the hand's first), part and mask value of each quad."""
     own = np.where(model.face_segment == _FOREARM, MASK_FOREARM, MASK_HAND)
     found: list[tuple[Any, Any, Any, Any]] = [(scene.vertices, _quads(model, scene.left), model.face_segment, own)]

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.render.environment import Room, Sky
+from handaug.render.pose_prior import HandPose
 
 __all__ = [
     "SKIN_LAYOUTS",
@@ -242,6 +243,8 @@ class HandScene:
     """Side of the image in pixels."""
     left: bool
     """Whether the vertices are a mirrored right hand, so that the faces run the other way."""
+    pose: HandPose
+    """Its joint angles: skin over bent joints is taut."""
     centre: tuple[float, float, float]
     """Middle of the hand, or of both: lamps look at it, and its z is the unit of their distances."""
     things: tuple[Thing, ...] = ()
@@ -268,3 +271,5 @@ class OtherHand:
     """(V, 3) metres, camera's frame."""
     left: bool
     """As `HandScene.left`."""
+    pose: HandPose
+    """As `HandScene.pose`."""

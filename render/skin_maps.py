@@ -1,11 +1,12 @@
-"""Lines of the palm and the fingers, wrinkles over the knuckles, veins, tendons: maps of the skin at rest, drawn once.
+"""Lines of palm and fingers, their flush, wrinkles over knuckles, veins, tendons: maps of the skin at rest, drawn once.
 
 The flat hand (all angles zero) is looked at from the palm's side and from the back; x and y of its own frame
 (`handaug.render.hand`) are the maps' axes, so that a texture read at a skin point's rest position moves with the skin.
 Everything is laid out from the joints, as surface anatomy has it: flexion creases of the fingers over (palm) their
 joints and at their roots; the three great lines of the palm; bracelet lines of the wrist; on the back wrinkles across
 PIP and DIP joints, darker there; veins that rise between the knuckles and join towards the wrist; the extensor tendons,
-which run from the wrist to the knuckles. What differs from person to person (where lines begin and end, how they bend,
+which come from the wrist and are seen from the middle of the back to the knuckles. Pads of the fingers and balls of the
+palm are redder than its hollow. What differs from person to person (where lines begin and end, how they bend,
 where veins join) is drawn for a few layouts.
 """
 
@@ -33,7 +34,7 @@ class SkinMaps:
     """Two maps of the same place for each of N layouts."""
 
     palm: NDArray[np.float32]
-    """(N, S, S, 4) in [0, 1], first row at the greatest y: depth of creases; the other three are none of a palm's."""
+    """(N, S, S, 4) in [0, 1], first row at the greatest y: depth of creases, 0, redder skin of pads and balls, 0."""
     back: NDArray[np.float32]
     """Likewise: depth of wrinkles, height of veins, darker skin over the knuckles, height of tendons."""
     low: tuple[float, float]
@@ -49,7 +50,7 @@ def skin_maps(model: HandModel) -> SkinMaps:
     side = float((high - low).max())
     low = 0.5 * (low + high) - side / 2
     grid = _grid(low, side)
-    dark = _spots(joints, grid)
+    dark, flush = _knuckle_spots(joints, grid), _flush(joints, grid)
     palms, backs = [], []
     for layout in range(SKIN_LAYOUTS):
         rng = np.random.default_rng((11, layout))
@@ -57,7 +58,7 @@ def skin_maps(model: HandModel) -> SkinMaps:
             _draw(lines(rng, joints), grid, low, side) for lines in (_palm_lines, _wrinkles, _veins, _tendons)
         )
         empty = np.zeros_like(veins)
-        palms.append(np.stack([creases, empty, empty, empty], -1))
+        palms.append(np.stack([creases, empty, flush, empty], -1))
         backs.append(np.stack([wrinkles, veins, dark, tendons], -1))
     palm, back = (np.stack(maps).astype(np.float32) for maps in (palms, backs))
     return SkinMaps(palm, back, (float(low[0]), float(low[1])), side)
@@ -198,19 +199,41 @@ def _tendons(rng: np.random.Generator, joints: Floats) -> list[_Line]:
     side = _unit(joints[5] - joints[17])
     lines: list[_Line] = []
     for k, (knuckle, strength) in enumerate(zip((5, 9, 13, 17), (0.9, 1.0, 0.85, 0.6), strict=True)):
-        end = wrist + 0.006 * up + (0.006 - 0.004 * k) * side
-        bend = 0.5 * (joints[knuckle] + end) + rng.normal(0, 0.001) * side
-        curve = _curve([joints[knuckle] + 0.004 * up, bend, end])
-        lines.append((curve, float(rng.uniform(0.0017, 0.0022)), strength))
+        start, root = joints[knuckle] + 0.003 * up, wrist + (0.012 - 0.008 * k) * side
+        reach = rng.uniform(0.5, 0.85)  # under thicker skin from there on
+        end = start + reach * (root - start) + rng.normal(0, 0.001) * side
+        bend = 0.5 * (start + end) + rng.normal(0, 0.0015) * side
+        lines.append((_curve([start, bend, end]), float(rng.uniform(0.0014, 0.002)), strength))
     return lines
 
 
-def _spots(joints: Floats, grid: Floats) -> Floats:
-    """Darker skin over the knuckles."""
-    out = np.zeros((_PIXELS, _PIXELS))
+def _knuckle_spots(joints: Floats, grid: Floats) -> Floats:
+    spots = []
     for name, chain, _ in _fingers(joints):
-        for at, wide in ((chain[1], 0.006 if name != "thumb" else 0.004), (chain[2], 0.0045)):
-            out = np.maximum(out, np.exp(-0.5 * (((grid - at) / wide) ** 2).sum(-1)))
+        spots += [(chain[1], 0.006 if name != "thumb" else 0.004), (chain[2], 0.0045)]
+    return _spots(spots, grid)
+
+
+def _flush(joints: Floats, grid: Floats) -> Floats:
+    """Redder skin: pads of the phalanges, heads of the metacarpals, balls of thumb and little finger."""
+    spots = []
+    for name, chain, along in _fingers(joints):
+        spots.append((chain[3] - 0.006 * along, 0.006))
+        if name != "thumb":
+            spots += [(chain[0] - 0.002 * along, 0.007), (0.5 * (chain[1] + chain[2]), 0.005)]
+    wrist, thumb, little = joints[0], joints[2], joints[17]
+    for share in (0.45, 0.7):
+        spots.append((wrist + share * (thumb - wrist) + 0.004 * _unit(joints[9] - wrist), 0.011))
+    for share in (0.3, 0.5, 0.7):
+        spots.append((wrist + share * (little - wrist) - 0.003 * _unit(joints[5] - little), 0.01))
+    return _spots(spots, grid)
+
+
+def _spots(spots: list[tuple[Floats, float]], grid: Floats) -> Floats:
+    """(S, S) greatest of some round spots: places and deviations, metres."""
+    out = np.zeros((_PIXELS, _PIXELS))
+    for at, wide in spots:
+        out = np.maximum(out, np.exp(-0.5 * (((grid - at) / wide) ** 2).sum(-1)))
     return out
 
 

@@ -12,6 +12,7 @@ from handaug.render.mesh import vertex_normals
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.skin_maps import SkinMaps, skin_maps
 from handaug.render.smooth import smooth_step
+from handaug.render.tension import Tension
 
 __all__ = ["NAIL_RAMP", "Surface", "surface_of"]
 
@@ -43,6 +44,8 @@ class Surface:
     wrist."""
     maps: SkinMaps
     """Lines, veins and tendons."""
+    tension: Tension
+    """What a pose leaves of wrinkles and tendons."""
 
 
 def surface_of(model: HandModel) -> Surface:
@@ -76,10 +79,11 @@ def surface_of(model: HandModel) -> Surface:
         seen = (rest.vertices[last_part] - tip) @ np.stack([along, np.cross(along, pad)], 1)
         nail[last_part] = _nail(seen, -normals[last_part] @ pad)
     # The inside of the forearm is a little paler too; at the wrist one becomes the other.
-    palm = smooth_step(inner, -0.25, 0.35) * (0.15 + 0.85 * smooth_step(rest.vertices[:, 1], -0.025, 0.03))
+    palm = smooth_step(inner, -0.4, 0.45) * (0.15 + 0.85 * smooth_step(rest.vertices[:, 1], -0.025, 0.03))
     back = np.asarray(1 - smooth_step(inner, -0.3, 0.3), np.float32)
     maps = skin_maps(model)
-    return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32), back, maps)
+    tension = Tension(rest.vertices, rest.joints, back)
+    return Surface(model.quads, rest.vertices, nail.astype(np.float32), palm.astype(np.float32), back, maps, tension)
 
 
 def _nail(place: NDArray[np.floating[Any]], outward: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

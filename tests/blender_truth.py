@@ -14,6 +14,8 @@ off the middle),
 * a palm with the lines of each layout: `palms` (S, H, W, 4);
 * a back with the wrinkles and veins of each layout, then as a child's and an old one's, without and with tendons:
   `backs` (S, H, W, 4);
+* that back as if the fingers were straight, then as if they were bent, its mesh as it is: `taut` (2, H, W, 4), with
+  the pixels of its vertices, `taut_at` (V, 2), and what is left of wrinkles and tendons, `taut_left` (2, V, 2);
 * a white card under each kind of light: `card` radiance, where `lighting.measure` says `card_expected`.
 """
 
@@ -26,12 +28,14 @@ import numpy as np
 from full_scenes import FULL
 from numpy.typing import NDArray
 
+from handaug.data_specs.camera import project
 from handaug.render.appearance import sample_appearance
 from handaug.render.blender.camera import aim_camera, to_blender
 from handaug.render.blender.session import BlenderSession
 from handaug.render.config import RenderConfig
 from handaug.render.hand import HandModel
 from handaug.render.lighting import Light, measure, rotation_matrix
+from handaug.render.pose_prior import HandPose
 from handaug.render.posing import sample_hand
 from handaug.render.scene import SKIN_LAYOUTS, Coat, HandScene, Skin, Thing
 from handaug.render.surface import surface_of
@@ -127,6 +131,7 @@ def main(out: str) -> None:
     strung = [replace(layouts[0], tendon=strength) for strength in (0.0, 1.0)]
     skins, ages = [*layouts, *layouts[:1] * 2, *strung], [*[adult] * SKIN_LAYOUTS, 1 / 3, 1.0, adult, adult]
     found["backs"] = worn(session, hands[3][0], skins, ages)
+    taut = taut_truth(session, hands[3][0], skin)
     session.render(hands[0][0], appearance, light, samples=1, seed=0)  # nothing but a hand
 
     scene.cycles.filter_width = 1.0
@@ -141,7 +146,7 @@ def main(out: str) -> None:
     bpy.data.objects.remove(ball)
     arrays = {name: np.array(values) for name, values in found.items()}
     arrays["balls"] = arrays["balls"].reshape(len(hands), -1, SIZE, SIZE)
-    np.savez(out, **arrays, **cleaned, **panorama_truth(session), **coat_truth(session), **card_truth(session))
+    np.savez(out, **arrays, **cleaned, **taut, **panorama_truth(session), **coat_truth(session), **card_truth(session))
 
 
 def worn(session: BlenderSession, hand: HandScene, skins: list[Skin], ages: list[float]) -> list[NDArray[np.float32]]:
@@ -152,6 +157,20 @@ def worn(session: BlenderSession, hand: HandScene, skins: list[Skin], ages: list
         session.render(replace(hand, age=age), replace(appearance, skin=skin), light, samples=16, seed=4)
         for skin, age in zip(skins, ages, strict=True)
     ]
+
+
+def taut_truth(session: BlenderSession, hand: HandScene, skin: Skin) -> dict[str, NDArray[np.float32]]:
+    """See the module's head."""
+    joints = ("mcp", "pip", "dip")
+    bent = {f"{finger}_{joint}_flexion": 70.0 for finger in ("index", "middle", "ring", "little") for joint in joints}
+    poses = [HandPose.from_degrees(), HandPose.from_degrees(**bent)]
+    plain = replace(skin, crease=1.5, tendon=1.0)
+    left = surface_of(HandModel.load()).tension
+    return {
+        "taut": np.concatenate([worn(session, replace(hand, pose=pose), [plain], [2 / 3]) for pose in poses]),
+        "taut_at": project(hand.intrinsics, hand.vertices),
+        "taut_left": np.stack([left.of(pose) for pose in poses]),
+    }
 
 
 def in_windows(session: BlenderSession, scenes: list[HandScene]) -> tuple[list[NDArray[np.float32]], ...]:

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import resource
 import runpy
 import signal
 import subprocess
@@ -31,7 +30,6 @@ from handaug.data_specs.summary import spread_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sys.executable).with_name("handaug")
-HELP_SECONDS = 0.3
 
 
 def handaug(*arguments: str | Path) -> Result:
@@ -54,28 +52,25 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=lambda a: "-".join(a) or "handaug")
-def test_help_answers_at_once(arguments: list[str]) -> None:
-    taken = []
-    for _ in range(3):
-        # Time on the processor: what the clock would say on an idle machine, and steady on a busy one.
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([PROGRAM, *arguments, "--help"], capture_output=True, text=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.stdout.startswith("Usage: handaug") and not done.stderr
-        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        if taken[-1] < HELP_SECONDS:
-            break
-    assert min(taken) < HELP_SECONDS
-
-
-def test_list_of_commands_imports_none_of_them() -> None:
-    code = "import sys\nfrom handaug.cli.main import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+def test_help_answers_and_loads_nothing_that_takes_time(arguments: list[str]) -> None:
+    """Within 0.3 s, which `benchmarks/help_speed.py` measures: numpy alone takes half of that."""
+    code = (
+        "import sys\nbefore = set(sys.modules)\nfrom handaug.cli.main import main\n"
+        f"try: main({[*arguments, '--help']!r})\nfinally: print(*(set(sys.modules) - before))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: ") and not done.stderr
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert {name for name in loaded if name.startswith("handaug.cli.")} == {
-        f"handaug.cli.{name}" for name in ("main", "common", "progress")
-    }
-    assert not loaded & {"numpy", "h5py", "torch", "rich", "cv2", "scipy", "bpy"}
+    assert {name.partition(".")[0] for name in loaded} <= {"handaug", "click", *sys.stdlib_module_names}
+    if not arguments:  # the list of commands imports none of them
+        assert {name for name in loaded if name.startswith("handaug.cli.")} == {
+            f"handaug.cli.{name}" for name in ("main", "common", "progress")
+        }
+
+
+def test_the_program_is_installed_under_its_name() -> None:
+    done = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: handaug") and not done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -55,8 +55,9 @@ def as_seen_by_the_second(hand: LabelledHand, second: dict[str, NDArray[Any]]) -
             continue  # worn by the second: tested where it is the first (below, by its mask's complement)
         else:
             things.append(replace(thing, part=253, mask=4))
-    other = OtherHand(scene.vertices, scene.left)
-    return replace(scene, vertices=scene.other.vertices, left=scene.other.left, things=tuple(things), other=other)
+    other = OtherHand(scene.vertices, scene.left, scene.pose)
+    seen = scene.other
+    return replace(scene, vertices=seen.vertices, left=seen.left, pose=seen.pose, things=tuple(things), other=other)
 
 
 def check(model: HandModel, scene: HandScene, labels: dict[str, NDArray[Any]], rng: np.random.Generator) -> set[int]:

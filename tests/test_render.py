@@ -146,6 +146,17 @@ def test_layouts_ages_and_tendons_show(truth: Arrays, side: str) -> None:
             assert 0.001 < apart < 0.2  # it would be 0
 
 
+def test_bent_joints_change_the_skin_over_them_and_no_other(truth: Arrays) -> None:
+    straight, bent = truth["taut"][..., :3]
+    seen = truth["taut"][0, ..., 3] > 0.9
+    change = np.abs(straight - bent).max(-1) * seen
+    assert (change[seen] > 0.02 * straight[seen].mean()).mean() > 0.03
+    touched = truth["taut_at"][(np.abs(np.diff(truth["taut_left"], axis=0))[0] > 0.02).any(-1)]
+    rows, columns = np.nonzero(change > 0.3 * change.max())
+    away = np.linalg.norm(np.stack([columns, rows], -1)[:, None] - touched, axis=-1).min(1)
+    assert away.max() < 2
+
+
 def test_labels_of_full_pictures_agree_with_blenders(truth: Arrays) -> None:
     """Two hands, sleeves, gloves, jewellery, things held and in front: who is seen where, by Blender's object index."""
     model = HandModel.load()

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 if find_spec("anny") is None:
     pytest.skip("the hand model needs anny", allow_module_level=True)
@@ -53,6 +54,33 @@ def test_layouts_of_lines_differ_where_people_do_and_keep_to_their_tiles() -> No
     for tiles in (maps.palm, maps.back):
         assert tiles[:, :, [0, -1]].max() < 0.01 and tiles[:, [0, -1]].max() < 0.01
     np.testing.assert_array_equal(maps.back[0, ..., 2], maps.back[1, ..., 2])  # knuckles lie where joints do
+
+
+def test_wrinkles_go_where_a_joint_bends_and_tendons_sink_where_a_knuckle_does() -> None:
+    model = HandModel.load()
+    surface = surface_of(model)
+    joints = model.pose(model.mean_shape, HandPose.from_degrees()).joints
+
+    def left(**degrees: float) -> NDArray[np.float32]:
+        return surface.tension.of(HandPose.from_degrees(**degrees))
+
+    straight = left()
+    assert (straight[:, 0] == 1).all() and np.ptp(straight[:, 1]) < 1e-6 and straight[0, 1] > 0.7
+    over = (np.linalg.norm(surface.rest - joints[6], axis=1) < 0.011) & (surface.back > 0.95)
+    bent = left(index_pip_flexion=90)
+    assert over.sum() > 5 and bent[over, 0].max() < 0.25
+    # Other joints and the inside of this one keep their folds.
+    assert (bent[np.linalg.norm(surface.rest - joints[6], axis=1) > 0.018, 0] == 1).all()
+    assert (bent[surface.back == 0, 0] == 1).all()
+    assert (bent[:, 1] == straight[:, 1]).all()
+    fist = left(**{f"{finger}_mcp_flexion": 80 for finger in ("index", "middle", "ring", "little")})
+    assert fist[:, 1].max() < 0.3 and (fist[:, 0] == 1).all()
+    ring = left(ring_mcp_flexion=80)
+    near = [int(np.linalg.norm(surface.rest - 0.8 * joints[knuckle], axis=1).argmin()) for knuckle in (5, 9, 13, 17)]
+    index, middle, own, little = ring[near, 1]
+    assert own < 0.4 and index == straight[0, 1] and min(middle, little) > own + 0.2
+    lifted = left(ring_mcp_flexion=-20)[near[2], 1]
+    assert lifted > straight[0, 1] + 0.1
 
 
 def test_nails_have_the_size_and_the_round_root_of_people_s() -> None:

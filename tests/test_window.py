@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handaug.render.pose_prior import HandPose
 from handaug.render.scene import HandScene, OtherHand, Thing
 from handaug.render.window import Window, window_of
+
+FLAT = HandPose.from_degrees()
 
 
 def scene_of(points: list[tuple[float, float, float]], size: int = 40) -> HandScene:
     """Points before a camera of focal length 40, its principal point in the middle."""
     camera = np.array([[40, 0, 19.5], [0, 40, 19.5], [0, 0, 1]], np.float32)
-    return HandScene(np.array(points, np.float32), camera, size, False, (0, 0, 1))
+    return HandScene(np.array(points, np.float32), camera, size, False, FLAT, (0, 0, 1))
 
 
 def thing(points: list[tuple[float, float, float]]) -> Thing:
@@ -31,7 +34,7 @@ def test_a_window_reaches_three_pixels_around_what_is_seen_and_not_beyond_the_pi
 def test_things_widen_the_window_and_a_surface_takes_it_all() -> None:
     scene = scene_of([(0.1, -0.2, 1)])
     assert window_of(replace(scene, things=(thing([(0.1, 0.2, 1)]),))) == Window(8, 32, 20, 28, 40)
-    other = OtherHand(np.array([(0.1, 0.2, 1)], np.float32), True)
+    other = OtherHand(np.array([(0.1, 0.2, 1)], np.float32), True, FLAT)
     assert window_of(replace(scene, other=other)) == Window(8, 32, 20, 28, 40)
     assert window_of(replace(scene, surface=thing([(0.1, 0.2, 1)]))) == Window.whole(40)
 

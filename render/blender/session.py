@@ -20,12 +20,12 @@ from handaug.render.blender.denoise import Denoiser
 from handaug.render.blender.device import use_gpu
 from handaug.render.blender.panoramas import MAP_WIDTH, Panoramas
 from handaug.render.blender.shot import quiet, set_up_engine, shoot
-from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, SkinMaterial
+from handaug.render.blender.skin import KIND_ATTRIBUTE, REST_ATTRIBUTE, TENSION_ATTRIBUTE, SkinMaterial
 from handaug.render.blender.things import Things
 from handaug.render.environment import Panorama, Surrounding
 from handaug.render.lighting import Light
 from handaug.render.relighting import SAMPLES, Gathered, Traced, assemble, gather
-from handaug.render.scene import Appearance, HandScene
+from handaug.render.scene import Appearance, HandScene, OtherHand
 from handaug.render.surface import Surface
 from handaug.render.window import Window, window_of
 
@@ -164,18 +164,32 @@ class BlenderSession:
         if hand is self._placed:
             return self._window  # a mesh that was not touched is not sent to Cycles again: 5 ms
         aim_camera(self.scene, hand.intrinsics, hand.size)
-        _pour(self.hand, hand.vertices, hand.left)
+        self._pour(self.hand, hand)
         if hand.other is not None:
             if self._second is None:
                 self._second = self._add_hand("second")
                 self._second.pass_index = SECOND_HAND
-            _pour(self._second, hand.other.vertices, hand.other.left)
+            self._pour(self._second, hand.other)
         if self._second is not None:
             self._second.hide_render = hand.other is None
         self._things.place(hand.things)
         self._behind.place(() if hand.surface is None else (hand.surface,))
         self._placed, self._window = hand, window_of(hand)
         return self._window
+
+    def _pour(self, mesh: Any, hand: HandScene | OtherHand) -> None:
+        """Give a hand's mesh its vertices, and the tension of its skin."""
+        vertices = to_blender(hand.vertices)
+        if hand.left:
+            # A mirrored hand has its faces inside out. Cycles turns them back for an object of negative scale.
+            vertices = vertices * np.array([-1, 1, 1], np.float32)
+        sign = -1.0 if hand.left else 1.0
+        if mesh.scale[0] != sign:
+            mesh.scale = (sign, 1, 1)
+        mesh.data.vertices.foreach_set("co", np.ascontiguousarray(vertices, np.float32).ravel())
+        tension = self._surface.tension.of(hand.pose)
+        mesh.data.attributes[TENSION_ATTRIBUTE].data.foreach_set("vector", tension.ravel())
+        mesh.data.update()
 
     def _light(self, appearance: Appearance, light: Light, centre: tuple[float, float, float]) -> None:
         self._environment.image = self._panoramas.of(appearance).image
@@ -230,19 +244,6 @@ class BlenderSession:
         world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", MAP_WIDTH
 
 
-def _pour(hand: Any, points: Floats, left: bool) -> None:
-    """Give a hand's mesh its vertices, of the camera's frame."""
-    vertices = to_blender(points)
-    if left:
-        # A mirrored hand has its faces inside out. Cycles turns them back for an object of negative scale.
-        vertices = vertices * np.array([-1, 1, 1], np.float32)
-    sign = -1.0 if left else 1.0
-    if hand.scale[0] != sign:
-        hand.scale = (sign, 1, 1)
-    hand.data.vertices.foreach_set("co", np.ascontiguousarray(vertices, np.float32).ravel())
-    hand.data.update()
-
-
 def _mesh(surface: Surface) -> Any:
     mesh = bpy.data.meshes.new("hand")
     mesh.vertices.add(len(surface.rest))
@@ -257,4 +258,5 @@ def _mesh(surface: Surface) -> Any:
     for name, values in ((REST_ATTRIBUTE, surface.rest), (KIND_ATTRIBUTE, kind)):
         attribute = mesh.attributes.new(name, "FLOAT_VECTOR", "POINT")
         attribute.data.foreach_set("vector", np.ascontiguousarray(values, np.float32).ravel())
+    mesh.attributes.new(TENSION_ATTRIBUTE, "FLOAT2", "POINT")
     return mesh

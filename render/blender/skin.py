@@ -12,7 +12,7 @@ from handaug.render.scene import SKIN_LAYOUTS, Skin
 from handaug.render.skin_maps import SkinMaps
 from handaug.render.surface import NAIL_RAMP
 
-__all__ = ["KIND_ATTRIBUTE", "REST_ATTRIBUTE", "SkinMaterial"]
+__all__ = ["KIND_ATTRIBUTE", "REST_ATTRIBUTE", "TENSION_ATTRIBUTE", "SkinMaterial"]
 
 REST_ATTRIBUTE = "rest"
 """Vertex attribute with the positions of the hand at rest (metres): textures are read there and so move with the
@@ -24,7 +24,11 @@ KIND_ATTRIBUTE = "kind"
 pads of the fingers, z where veins and tendons show."""
 
 
-_IN_CREASES, _OVER_VEINS, _DARK = (0.72, 0.58, 0.55), (0.74, 0.86, 0.94), (0.82, 0.76, 0.76)
+TENSION_ATTRIBUTE = "tension"
+"""Vertex attribute: what the pose leaves of wrinkles and of tendons (`handaug.render.tension`)."""
+
+
+_IN_CREASES, _OVER_VEINS, _DARK, _FLUSH = (0.72, 0.58, 0.55), (0.82, 0.91, 0.96), (0.82, 0.76, 0.76), (0.97, 0.82, 0.8)
 """Factors on the skin's colour where a map is 1."""
 _CREASE_DEPTH, _VEIN_HEIGHT, _TENDON_HEIGHT = 0.0007, 0.0006, 0.0009
 """Metres."""
@@ -54,7 +58,7 @@ class SkinMaterial:
         self._shader = shader.inputs
         self._shader["Subsurface Weight"].default_value = 1.0
         self._shader["Subsurface Radius"].default_value = (1.0, 0.35, 0.2)
-        self._shader["Coat Roughness"].default_value = 0.12
+        self._shader["Coat Roughness"].default_value = 0.22
 
         rest = self._attribute(REST_ATTRIBUTE).outputs["Vector"]
         shifted = self._new("ShaderNodeVectorMath", operation="ADD")
@@ -70,24 +74,30 @@ class SkinMaterial:
 
         spread = self._new("ShaderNodeMapRange")
         spread.inputs["From Min"].default_value, spread.inputs["From Max"].default_value = 0.3, 0.7
-        self._link(self._noise(shifted, scale=45.0, detail=1.0), spread.inputs["Value"])
+        self._link(self._noise(shifted, scale=45.0, detail=3.0), spread.inputs["Value"])
         blotches = self._mix(spread.outputs["Result"], "RGBA", None, None)
         self._pale, self._red = blotches.inputs[6], blotches.inputs[7]
         with_palm = self._mix(palm, "RGBA", blotches.outputs[2], None)
         self._palm = with_palm.inputs[7]
+        tension = self._new("ShaderNodeSeparateXYZ")
+        self._link(self._attribute(TENSION_ATTRIBUTE).outputs["Vector"], tension.inputs[0])
         *lines, dark = self._read(maps, rest, palm)
         crease, vein, tendon = (self._times(line) for line in lines)
-        veined, strung = self._times(vein.outputs[0]), self._times(tendon.outputs[0])
-        for shown in (veined, strung):
-            self._link(kind.outputs[2], shown.inputs[1])
+        folded, veined = (
+            self._times(own.outputs[0], shown) for own, shown in ((crease, tension.outputs[0]), (vein, kind.outputs[2]))
+        )
+        raised = self._times(tension.outputs[1], kind.outputs[2])
+        strung = self._times(tendon.outputs[0], raised.outputs[0])
         self._crease, self._vein, self._tendon = crease.inputs[1], vein.inputs[1], tendon.inputs[1]
         drawn = with_palm.outputs[2]
-        tints = ((crease.outputs[0], _IN_CREASES), (veined.outputs[0], _OVER_VEINS), (dark, _DARK))
+        spots = self._mix(palm, "RGBA", None, None)
+        spots.inputs[6].default_value, spots.inputs[7].default_value = (*_DARK, 1), (*_FLUSH, 1)
         self._weights = (spread.outputs["Result"], palm, nail)
-        for amount, tint in tints:
+        for amount, tint in ((folded.outputs[0], _IN_CREASES), (veined.outputs[0], _OVER_VEINS)):
             tinted = self._mix(amount, "RGBA", drawn, None, blend_type="MULTIPLY")
             tinted.inputs[7].default_value = (*tint, 1)
             drawn = tinted.outputs[2]
+        drawn = self._mix(dark, "RGBA", drawn, spots.outputs[2], blend_type="MULTIPLY").outputs[2]
         with_nails = self._mix(nail, "RGBA", drawn, None)
         self._nail = with_nails.inputs[7]
         self._link(with_nails.outputs[2], self._shader["Base Color"])
@@ -100,7 +110,7 @@ class SkinMaterial:
         self._height = bump.inputs["Distance"]
         relief = self._noise(shifted, scale=_RELIEF, detail=2.0)
         self._depths = []
-        for amount in (crease.outputs[0], veined.outputs[0], strung.outputs[0]):
+        for amount in (folded.outputs[0], veined.outputs[0], strung.outputs[0]):
             added = self._new("ShaderNodeMath", operation="MULTIPLY_ADD")
             self._depths.append(added.inputs[1])
             self._link(amount, added.inputs[0])
@@ -180,9 +190,11 @@ class SkinMaterial:
         crease, vein, dark = lines.outputs
         return crease, vein, texture.outputs["Alpha"], dark
 
-    def _times(self, value: Any) -> Any:
+    def _times(self, value: Any, other: Any | None = None) -> Any:
         node = self._new("ShaderNodeMath", operation="MULTIPLY")
-        self._link(value, node.inputs[0])
+        for source, socket in ((value, node.inputs[0]), (other, node.inputs[1])):
+            if source is not None:
+                self._link(source, socket)
         return node
 
     def _new(self, kind: str, **settings: str) -> Any:
