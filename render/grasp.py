@@ -2,7 +2,8 @@
 
 *Held*: the object is laid into the open hand and pushed out of the palm; then the fingers close step by step, at last
 in small steps, until their skin touches it, each joint stopping when a segment beyond it touches (the closing of a
-robot hand, Miller and Allen, GraspIt!, 2004). So skin and object meet without entering each other, whatever the hand's shape.
+robot hand, Miller and Allen, GraspIt!, 2004). So skin and object meet without entering each other, whatever the hand's
+shape.
 *Between fingers*: cards and pens stand between the pads of thumb and index, in the pad pinch of the pose prior.
 *In front*: any object between the camera and the hand, as much of the hand hidden as `HIDDEN` allows.
 
