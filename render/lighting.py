@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from handaug.render.environment import block_means, directions
 from handaug.render.scene import Appearance
+from handaug.render.skin_model import LUMINANCE
 
 __all__ = ["Light", "measure", "rotation_matrix"]
 
 Floats = NDArray[np.float32]
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _GREY, _ALBEDO, _ADAPTATION = 0.27, 0.33, 0.65
 """A skin of albedo `_ALBEDO` is exposed to `_GREY` of full scale."""
 
@@ -76,7 +76,7 @@ def measure(appearance: Appearance, panorama: Floats, channels: int) -> Light:
     d = directions(*small.shape[:2])
     solid = np.sqrt(np.maximum(1 - d[..., 2] ** 2, 0))
     solid *= 4 * math.pi / solid.sum()
-    mean = float((small @ _LUMINANCE * solid).sum() / (4 * math.pi))
+    mean = float((small @ LUMINANCE * solid).sum() / (4 * math.pi))
     strength = appearance.environment_share / max(mean, 1e-6)
 
     normals, weights = _seen_normals()
@@ -89,11 +89,11 @@ def measure(appearance: Appearance, panorama: Floats, channels: int) -> Light:
         watts.append(lamp.share * math.pi**2 * lamp.distance**2)
         light = light + lamp.share * np.array(lamp.color) * float(weights @ np.maximum(normals @ lamp.direction, 0))
 
-    sensitivity = np.array(appearance.sensor.mono_weights) if channels == 1 else _LUMINANCE
+    sensitivity = np.array(appearance.sensor.mono_weights) if channels == 1 else LUMINANCE
     albedo = float(np.array(appearance.skin.color) @ sensitivity)
     balance = np.ones(3)
     if channels == 3:
-        balance = (float(light @ _LUMINANCE) / np.maximum(light, 1e-6)) ** appearance.sensor.white_balance
+        balance = (float(light @ LUMINANCE) / np.maximum(light, 1e-6)) ** appearance.sensor.white_balance
     goal = _GREY * (albedo / _ALBEDO) ** _ADAPTATION * 2.0**appearance.sensor.exposure_value
     seen = float((light * balance * np.array(appearance.skin.color)) @ sensitivity)
     return Light(

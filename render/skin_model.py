@@ -22,10 +22,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MELANIN", "MONK", "TYPICAL_BLOOD", "cielab", "melanin_of_tone", "nearest_monk", "skin_reflectance"]
+__all__ = [
+    "LUMINANCE",
+    "MELANIN",
+    "MONK",
+    "TYPICAL_BLOOD",
+    "cielab",
+    "melanin_of_tone",
+    "nearest_monk",
+    "skin_reflectance",
+]
 
 Floats = NDArray[np.float64]
 
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+"""Of linear Rec. 709."""
 MELANIN = (0.005, 0.7)
 """Volume fraction of melanin where there is any in the epidermis, lightest and darkest skin."""
 TYPICAL_BLOOD = 0.012
@@ -97,7 +108,7 @@ def _matching() -> Floats:
 def _ramp() -> tuple[Floats, Floats]:
     """Tone 0..1 (linear in the logarithm of luminance) of a range of melanin."""
     melanin = np.geomspace(*MELANIN, 64)
-    luminance = np.array([skin_reflectance(m, TYPICAL_BLOOD) @ [0.2126, 0.7152, 0.0722] for m in melanin])
+    luminance = np.array([skin_reflectance(m, TYPICAL_BLOOD) @ LUMINANCE for m in melanin])
     depth = -np.log(luminance)
     return (depth - depth[0]) / (depth[-1] - depth[0]), np.log(melanin)
 
@@ -120,6 +131,6 @@ def nearest_monk(tone: float) -> int:
     tones, the scale's lightest and darkest at the ends of our range."""
     swatch = np.array([[int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)] for code in MONK])
     linear = np.where(swatch <= 0.04045, swatch / 12.92, ((swatch + 0.055) / 1.055) ** 2.4)
-    depth = -np.log(linear @ [0.2126, 0.7152, 0.0722])
+    depth = -np.log(linear @ LUMINANCE)
     place = (depth - depth[0]) / (depth[-1] - depth[0])
     return int(np.abs(place - tone).argmin()) + 1
