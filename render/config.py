@@ -75,7 +75,7 @@ gone on with. 2: joints seated (`render/seating.py`); 3: shorter last bones, pin
 4: hems and stripes that run straight, knuckles; 5: panoramas of 128 px (256) light the hand, lines
 and veins have four layouts and depend on age; 6: denoised in the window of the
 hand, lights told albedo and normals; tendons, folds in palms, thumbs that lie on fists; 7: wrinkles and tendons that
-depend on the pose, redder pads, less of a mirror in wet skin."""
+depend on the pose, redder skin, fainter lines, wet skin that is no mirror, grips that touch."""
 MIN_SIZE, MAX_SIZE = 16, 1024
 POSES_PER_SHARD = 16
 _PATTERN = (TRAIN, TRAIN, TRAIN, VAL, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN)
