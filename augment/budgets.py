@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.augment.checker import CheckerConfig, train_checkers
+from handaug.augment.leaks import RELATIONS, shared_rows
 from handaug.augment.remix import RemixConfig, remix, remix_capacity
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
@@ -93,7 +94,7 @@ def check_budgets(
         if budget > poses:
             raise InputError(f"{flag}: {real.path} has {poses} train poses; ask for fewer, or for all")
         beyond = HandDataset(real.path, rows=real.rows[rank >= budget])
-        if renders is not None and _related(renders, beyond).any():
+        if renders is not None and _related(renders, beyond):
             raise InputError(
                 f"{flag}: {renders.path} shares groups or poses with train rows of {real.path} beyond the budget; give "
                 "other --renders, or ask for all"
@@ -102,13 +103,8 @@ def check_budgets(
             check_seen(start, beyond, f"train (beyond {flag})")
 
 
-def _related(data: HandDataset, real: HandDataset) -> NDArray[np.bool_]:
-    """Rows of `data` that share their group or pose with a row of `real`."""
-    found = np.zeros(len(data), bool)
-    for field in ("group", "pose_id"):
-        if data.has(field) and real.has(field):
-            found |= np.isin(data.read(field), real.read(field))
-    return found
+def _related(data: HandDataset, real: HandDataset) -> bool:
+    return any(shared_rows(data, real, field).any() for field in RELATIONS)
 
 
 def owes_labels(minted: HandDataset, real: HandDataset) -> bool:
@@ -117,7 +113,7 @@ def owes_labels(minted: HandDataset, real: HandDataset) -> bool:
     be a cut or a copy of the source."""
     sources = ("pose_source_checksum", "disentangler_data_checksum", "checker_data_checksum")
     known = any(minted.attrs.get(name, real.checksum) in ("", real.checksum) for name in sources)
-    return known or bool(_related(minted, real).any())
+    return known or _related(minted, real)
 
 
 def make_budget_data(

@@ -14,7 +14,10 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import TRAIN
 
-__all__ = ["check_leaks", "unknown_training"]
+__all__ = ["RELATIONS", "check_leaks", "shared_rows", "unknown_training"]
+
+RELATIONS = ("group", "pose_id")
+"""Fields that related rows share."""
 
 
 def check_leaks(
@@ -36,7 +39,7 @@ def check_leaks(
             (test, test if looks is None else looks, "test"),
             (validation, validation, "validation"),
         ):
-            for field in ("group", "pose_id"):
+            for field in RELATIONS:
                 _check_field(data, held_out, field, name)
             if data.kind == "minted":
                 _check_field(data, unseen, "appearance_id", name)
@@ -67,10 +70,15 @@ def unknown_training(minted: HandDataset, known: Sequence[HandDataset]) -> list[
     return [name for name, checksum in found.items() if checksum and checksum not in checksums]
 
 
+def shared_rows(data: HandDataset, other: HandDataset, field: str) -> NDArray[np.bool_]:
+    """Rows of `data` whose value in a field some row of `other` has too; none where a file lacks the field."""
+    if not (data.has(field) and other.has(field)):
+        return np.zeros(len(data), bool)
+    return np.isin(data.read(field), other.read(field))
+
+
 def _check_field(data: HandDataset, held_out: HandDataset, field: str, name: str) -> None:
-    if not (data.has(field) and held_out.has(field)):
-        return
-    shared = np.isin(data.read(field), np.unique(held_out.read(field)))
+    shared = shared_rows(data, held_out, field)
     if shared.any():
         raise InputError(
             f"{data.path}: {int(shared.sum())} training rows share their {field} with {name} rows of "
