@@ -25,13 +25,13 @@ _FILES = ("real", "minted", "test", "renders", "unchecked", "backbone")
 
 
 def default_training(device: str) -> dict[str, int]:
-    """Steps and batch size of a bare command: what two cores do at 64 px in about twenty minutes for all runs, more on
-    a GPU.
+    """Steps and batch size of a bare command: what two cores do at 64 px in ten to twenty minutes for all runs, more
+    on a GPU.
 
     Small batches: in the same time a batch of 16 takes four times the steps of one of 64, which is worth more as long
     as nothing has converged (docs/results.md).
     """
-    return {"steps": 10_000, "batch_size": 64} if device.startswith("cuda") else {"steps": 4000, "batch_size": 16}
+    return {"steps": 10_000, "batch_size": 64} if device.startswith("cuda") else {"steps": 2400, "batch_size": 16}
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ DEFAULT_ESTIMATOR = "compact"
 )
 @click.option("--seeds", type=int, default=3, help="Seeds of each arm; 5 or more for a claim.")
 @click.option(
-    "--steps", type=int, default=None, show_default="4000 on a CPU, 10000 on a GPU", help="Optimiser steps of each run."
+    "--steps", type=int, default=None, show_default="2400 on a CPU, 10000 on a GPU", help="Optimiser steps of each run."
 )
 @click.option("--batch-size", type=int, default=None, show_default="16 on a CPU, 64 on a GPU", help="Images in a step.")
 @click.option("--lr", type=float, default=2e-3, help="Highest learning rate.")

@@ -96,7 +96,7 @@ def fit_estimator(
         raise ValueError(f"{checkpoints} checkpoints do not fit in {steps} steps")
     fabric = one_device(device, precision)
     estimator.to(fabric.device).train()
-    optimiser = torch.optim.AdamW(estimator.parameters(), lr=lr, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(estimator.parameters(), lr=lr, weight_decay=1e-4, fused=True)
     looks = [round(steps * (i + 1) / checkpoints) for i in range(checkpoints)]
     known = _Known(torch.zeros((), device=fabric.device))
     if state is not None and state.exists():

@@ -91,11 +91,11 @@ def default_layered_config(method: str, rows: int, size: tuple[int, int], device
         device: "cpu" or a CUDA device.
 
     Returns:
-        On a CPU as many steps as two cores do in about eight minutes; on a GPU twice the width and 200 epochs.
+        On a CPU as many steps as two cores do in seven minutes to sixteen; on a GPU twice the width and 200 epochs.
     """
     if device == "cpu":
         # A small set is learned in fewer steps: no more than 150 epochs.
-        steps = min(round(2000 * 64 * 64 / (size[0] * size[1])), 150 * rows // 32)
+        steps = min(round(1500 * 64 * 64 / (size[0] * size[1])), 150 * rows // 32)
         return LayeredConfig(method=method, steps=max(1, steps))
     steps = max(4000, 200 * rows // 128)
     return LayeredConfig(method=method, steps=steps, batch_size=128, width=64, precision="bf16-mixed")

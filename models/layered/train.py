@@ -122,7 +122,9 @@ class _Trainee:
             # Built on the CPU, so that every device starts from the same weights.
             self.model = LayeredNet(train.channels, config.width, config.geometry, config.style)
         self.model.to(self.fabric.device).to(memory_format=torch.channels_last)
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=1e-4)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=1e-4, fused=True
+        )
 
     def parts(self) -> Mapping[str, Any]:
         return {"model": self.model, "optimiser": self.optimiser}
