@@ -1,16 +1,18 @@
 """No training row may be related to a row that measures it.
 
-Rows are related where they share a group or a pose. For minted rows the sources count: the pose source gave `group`
-and `pose_id`, the appearance source gave `appearance_id`, and where the sources are rows of the very file that is
-tested, the split of these rows is looked up.
+Rows are related where they share a group, a pose or the very picture, pixel for pixel. For minted rows the sources
+count: the pose source gave `group` and `pose_id`, the appearance source gave `appearance_id`, the pixels of both are
+known by a hash, and where the sources are rows of the very file that is tested, the split of these rows is looked up.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
+from handaug.data_specs.pictures import EVEN, pictures_of
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import TRAIN
 
@@ -34,22 +36,52 @@ def check_leaks(
     Raises:
         InputError: A relation, with the row and the remedy.
     """
+    held_out = [_HeldOut.of(test, looks, "test"), _HeldOut.of(validation, None, "validation")]
     for data in training:
-        for held_out, unseen, name in (
-            (test, test if looks is None else looks, "test"),
-            (validation, validation, "validation"),
-        ):
+        for part in held_out:
             for field in RELATIONS:
-                _check_field(data, held_out, field, name)
+                _check_field(data, part.rows, field, part.name)
             if data.kind == "minted":
-                _check_field(data, unseen, "appearance_id", name)
-                for field, row in _held_out_sources(data, held_out, unseen):
+                _check_field(data, part.looks, "appearance_id", part.name)
+                for field, row in _held_out_sources(data, part):
                     raise InputError(
-                        f"{data.path}: row {row} was minted from a {name} row of {held_out.path} ({field}); mint "
-                        "from its train "
-                        "split alone"
+                        f"{data.path}: row {row} was minted from a {part.name} row of {part.rows.path} ({field}); mint "
+                        "from its train split alone"
                     )
+        if data.kind != "minted":
+            _check_pictures(data, pictures_of(data), held_out)
     _check_field(validation, test, "group", "test")
+    _check_pictures(validation, held_out[1].pictures, held_out[:1])
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    rows: HandDataset
+    looks: HandDataset
+    """Those of its rows that may lend no looks."""
+    name: str
+    pictures: NDArray[np.int64]
+    look_pictures: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: HandDataset, looks: HandDataset | None, name: str) -> "_HeldOut":
+        pictures = pictures_of(rows)
+        return cls(rows, looks or rows, name, pictures, pictures if looks is None else pictures_of(looks))
+
+
+def _check_pictures(data: HandDataset, pictures: NDArray[np.int64], held_out: Sequence[_HeldOut]) -> None:
+    """Other files, other ids, the same pictures: annotations that overlap, or were edited."""
+    for part in held_out:
+        shared = _same_pictures(pictures, part.pictures)
+        if shared.any():
+            raise InputError(
+                f"{data.path}: {int(shared.sum())} rows show the very pictures of {part.name} rows of {part.rows.path} "
+                f"(the first is row {int(data.rows[shared.argmax()])}); separate the two"
+            )
+
+
+def _same_pictures(pictures: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.asarray(np.isin(pictures, others) & (pictures != EVEN))
 
 
 def unknown_training(minted: HandDataset, known: Sequence[HandDataset]) -> list[str]:
@@ -88,17 +120,24 @@ def _check_field(data: HandDataset, held_out: HandDataset, field: str, name: str
         )
 
 
-def _held_out_sources(data: HandDataset, held_out: HandDataset, unseen: HandDataset) -> Iterator[tuple[str, int]]:
-    """Minted rows whose source is outside the train split or held out, where the source file is the held-out file
-    itself; of the held-out rows only those of `unseen` may lend no looks."""
-    whole = HandDataset(held_out.path, fields=["split"])
+def _held_out_sources(data: HandDataset, part: _HeldOut) -> Iterator[tuple[str, int]]:
+    """Minted rows whose source is held out: by its number, where the source file is the held-out file itself (also
+    where that row is outside the train split), and by its picture, whatever the file. Looks count for those of the
+    held-out rows alone that may lend none."""
+    whole = HandDataset(part.rows.path, fields=["split"])
     split: NDArray[np.uint8] = whole.read("split")
     for name in ("pose_source", "appearance_source", "appearance_source_2"):
-        if data.attrs.get(f"{name.removesuffix('_2')}_checksum") == held_out.checksum and data.has(
+        rows, pictures = part.looks.rows, part.look_pictures
+        if name == "pose_source":
+            rows, pictures = part.rows.rows, part.pictures
+        bad = np.zeros(len(data), bool)
+        if data.attrs.get(f"{name.removesuffix('_2')}_checksum") == part.rows.checksum and data.has(
             f"provenance/{name}"
         ):
             sources = data.read(f"provenance/{name}")
-            rows = held_out.rows if name == "pose_source" else unseen.rows
-            bad = (split[sources] != TRAIN) | np.isin(sources, rows)
-            if bad.any():
-                yield name, int(data.rows[bad.argmax()])
+            bad |= (split[sources] != TRAIN) | np.isin(sources, rows)
+        picture = f"provenance/{name.replace('source', 'picture')}"
+        if data.has(picture):
+            bad |= _same_pictures(data.read(picture), pictures)
+        if bad.any():
+            yield name, int(data.rows[bad.argmax()])

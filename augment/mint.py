@@ -318,8 +318,11 @@ class Mint:
         rows["image_id"] = _hash_ids(self._image_context, np.stack(sources, 1))
         rows["provenance/pose_source"] = sources[0]
         rows["provenance/appearance_source"] = sources[1]
+        rows["provenance/pose_picture"] = self.poses.picture[x]
+        rows["provenance/appearance_picture"] = self.appearances.picture[y]
         if blended:
             rows["provenance/appearance_source_2"] = sources[2]
+            rows["provenance/appearance_picture_2"] = self.appearances.picture[second]
             rows["provenance/appearance_weight"] = judged.weight[keep]
         rows["provenance/label_error_px"] = judged.error[keep]
         rows["provenance/label_error_max_px"] = judged.error_max[keep]
@@ -328,9 +331,10 @@ class Mint:
     @property
     def written(self) -> list[str]:
         """Fields of a minted file beside the required ones."""
-        provenance = ["pose_source", "appearance_source", "label_error_px", "label_error_max_px"]
+        provenance = ["pose_source", "appearance_source", "pose_picture", "appearance_picture"]
+        provenance += ["label_error_px", "label_error_max_px"]
         if self.config.pairs == "interpolate":
-            provenance += ["appearance_source_2", "appearance_weight"]
+            provenance += ["appearance_source_2", "appearance_weight", "appearance_picture_2"]
         return [*self.fields, "appearance_id", "image_id", *(f"provenance/{name}" for name in provenance)]
 
     @cached_property

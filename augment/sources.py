@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.joints import N_JOINTS
+from handaug.data_specs.pictures import EVEN, picture_ids
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import MASK_HAND, MASK_OCCLUDER, OCCLUDED_BY_OBJECT
 from handaug.data_specs.writer import replace_atomically
@@ -48,6 +49,8 @@ class SourceTable:
     """A negative number of its own where the file has none, so that no two rows seem to share a pose."""
     appearance_id: NDArray[np.int64]
     """Likewise."""
+    picture: NDArray[np.int64]
+    """Hash of the pixels (`handaug.data_specs.pictures`)."""
     tone: NDArray[np.float32]
     """Mean brightness of the hand's pixels, 0 to 255 (of the whole image without a mask)."""
     thumbnail: NDArray[np.uint8]
@@ -85,9 +88,12 @@ def read_sources(data: HandDataset, fold: NDArray[np.int8], *, other_file: bool 
     occluded = np.zeros(len(data), np.int8)
     tone = np.zeros(len(data), np.float32)
     thumbnail = np.zeros((len(data), THUMBNAIL**2), np.uint8)
+    picture = np.zeros(len(data), np.int64)
     for start in range(0, len(data), _BLOCK):
         block = slice(start, start + _BLOCK)
-        brightness = data.read("images", block).mean(-1, dtype=np.float32)
+        images = data.read("images", block)
+        picture[block] = picture_ids(images)
+        brightness = images.mean(-1, dtype=np.float32)
         thumbnail[block] = _shrink(brightness)
         weight = np.ones_like(brightness)
         if data.has("mask"):
@@ -111,6 +117,7 @@ def read_sources(data: HandDataset, fold: NDArray[np.int8], *, other_file: bool 
         labelled=labelled,
         pose_id=data.read("pose_id") if data.has("pose_id") else none,
         appearance_id=data.read("appearance_id") if data.has("appearance_id") else none,
+        picture=picture,
         tone=tone,
         thumbnail=thumbnail,
         keypoints_2d=points,
@@ -130,6 +137,7 @@ def prior_sources(count: int) -> SourceTable:
         labelled=np.zeros(count, bool),
         pose_id=ids,
         appearance_id=ids,
+        picture=np.full(count, EVEN),
         tone=np.full(count, np.nan, np.float32),
         thumbnail=np.zeros((count, THUMBNAIL**2), np.uint8),
         keypoints_2d=np.full((count, N_JOINTS, 2), np.nan, np.float32),

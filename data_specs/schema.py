@@ -99,6 +99,9 @@ FIELDS: dict[str, Field] = {
     "provenance/appearance_weight": Field(
         "float32", (), "weight of appearance_source in a blend, appearance_source_2 has the rest", values=(0, 1)
     ),
+    "provenance/pose_picture": Field("int64", (), "hash of the pixels of the picture that gave pose and label"),
+    "provenance/appearance_picture": Field("int64", (), "hash of the pixels of the picture that gave the appearance"),
+    "provenance/appearance_picture_2": Field("int64", (), "the same of appearance_source_2"),
     "provenance/label_error_px": Field("float32", (), "mean distance of the checker's keypoints to the label, pixels"),
     "provenance/label_error_max_px": Field("float32", (), "largest such distance over the joints, pixels"),
 }
