@@ -2,10 +2,10 @@
 test groups.
 
 Images of one group (a pose, a subject, a sequence) go wrong together, so rows are never resampled. Seeds and test
-groups are crossed, not
-nested: every seed is tested on the same groups. A bootstrap replicate therefore draws the seeds with replacement and
-one set of groups with replacement for all of them, and both arms get the same draw, since they share seeds and test
-rows.
+groups are crossed, not nested: every seed is tested on the same groups. A bootstrap replicate therefore draws seeds
+with replacement and one set of groups with replacement for all of them, and both arms get the same draw, since they
+share seeds and test rows. Of S seeds S - 1 are drawn: with S the variance would be too small by (S - 1) / S (Rao and
+Wu, Resampling inference with complex survey data, JASA 1988, with m = n - 1). One seed tells nothing of its spread.
 """
 
 from dataclasses import dataclass
@@ -74,10 +74,11 @@ def relative_gain(baseline: ErrorSums, candidate: ErrorSums, *, replicates: int,
     seeds, groups = totals[0].shape
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DRAW,)))
     chunk = max(1, min(replicates, _CHUNK_BYTES // (8 * groups)))
+    drawn = max(1, seeds - 1)
     gains = []
     for start in range(0, replicates, chunk):
         count = min(chunk, replicates - start)
-        of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count).astype(np.float64)
+        of_seed = rng.multinomial(drawn, np.full(seeds, 1 / seeds), size=count).astype(np.float64)
         of_group = rng.multinomial(groups, np.full(groups, 1 / groups), size=count).astype(np.float64)
         # The joint counts cancel: both arms are measured on the same joints.
         errors = [np.einsum("bs,sg,bg->b", of_seed, arm, of_group, optimize=True) for arm in totals]
