@@ -30,7 +30,7 @@ from handaug.augment.gain_measure import METRIC, measure_runs, run_folder
 from handaug.augment.gain_runs import Training, make_estimator, train_run
 from handaug.augment.leaks import unknown_training
 from handaug.augment.parallel import one_thread, run_trainings, side_by_side
-from handaug.augment.report import write_gain_report
+from handaug.augment.report import name_seeds, write_gain_report
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import SILENT, Progress
@@ -61,7 +61,7 @@ class GainResult:
         out = [self.figures["first_line"]]
         out += [f"{name}: {arm['epe_mean_px']:.3f} px" for name, arm in self.figures["arms"].items()]
         out.append(
-            f"gain {gain['mean']:+.1f} % (95 % interval {low:+.1f} to {high:+.1f}, {gain['n_seeds']} seeds): "
+            f"gain {gain['mean']:+.1f} % (95 % interval {low:+.1f} to {high:+.1f}, {name_seeds(gain['n_seeds'])}): "
             f"{gain['metric']}"
         )
         out.append(f"{self.folder / 'gain.json'}, {self.folder / 'report.html'}")

@@ -1,6 +1,7 @@
 """Opening the test rows, once, for every stored run of a gain experiment: figures of the arms, gains, the curve."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def measure_runs(
     test = RowPool([data.test])
     groups = data.test.read("group")
     curve: list[dict[str, Any]] = []
-    shown: tuple[dict[str, Any], dict[str, NDArray[np.float64]], dict[str, NDArray[np.float32]]] | None = None
+    shown: _Shown | None = None
     total = config.seeds * sum(len(config.arms_of(budget.name)) for budget in made)
     with progress.task("test", total, "runs") as advance:
         for budget in made:
@@ -82,10 +83,10 @@ def measure_runs(
             }
             point = _point(config, budget, arms, {n: ErrorSums.of(values, groups) for n, values in errors.items()})
             curve.append(point)
-            if shown is None or budget.poses >= shown[0]["poses"]:
-                shown = (point, errors, predicted)
+            if shown is None or budget.poses >= shown.budget.poses:
+                shown = _Shown(budget, point, errors, predicted)
     assert shown is not None, "there is at least one budget"
-    best, shown_errors, shown_predicted = shown
+    best = shown.point
     figures = {
         "first_line": first_line,
         "arms": best["arms"],
@@ -94,7 +95,7 @@ def measure_runs(
         "comparisons": best["comparisons"],
         "curve": [{**p, "arms": {name: arm["epe_mean_px"] for name, arm in p["arms"].items()}} for p in curve],
         "data": {
-            "train_rows": len(data.real),
+            "train_rows": len(shown.budget.real),
             "train_poses": best["poses"],
             "validation_rows": len(data.validation),
             "test_rows": len(data.test),
@@ -105,7 +106,18 @@ def measure_runs(
         },
         "config": identity(config, data),
     }
-    return figures, ReportData(figures, shown_errors, shown_predicted, test, config.minted)
+    return figures, ReportData(figures, shown.errors, shown.predicted, test, shown.budget.minted.path)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The largest budget, which the report shows."""
+
+    budget: BudgetData
+    point: dict[str, Any]
+    errors: dict[str, NDArray[np.float64]]
+    """Of each arm."""
+    predicted: dict[str, NDArray[np.float32]]
 
 
 _BEYOND_RENDERS = ("real+renders+minted+albumentations", "real+renders+albumentations")

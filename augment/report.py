@@ -22,7 +22,7 @@ from handaug.models.metrics import PX_GRID, pck_curve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ReportData", "write_gain_report"]
+__all__ = ["ReportData", "name_seeds", "write_gain_report"]
 
 _COLOURS = {
     "real": "#9aa5b1",
@@ -60,7 +60,7 @@ class ReportData:
     """(seeds, rows, 21, 2) pixels."""
     test: RowPool
     minted: Path
-    """The minted data given, for its label errors."""
+    """The minted data of that budget, for its label errors."""
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -275,6 +275,11 @@ pre{background:#f4f6f8;padding:.8rem;overflow:auto;font-size:12px}
 """
 
 
+def name_seeds(count: int) -> str:
+    """Beside an interval: of one seed it knows the spread of the test groups alone."""
+    return f"{count} seeds" if count > 1 else "over test groups alone: one seed has no spread"
+
+
 def write_gain_report(path: Path, data: ReportData) -> None:
     """Write the report beside gain.json."""
     figures = data.figures
@@ -293,7 +298,7 @@ def write_gain_report(path: Path, data: ReportData) -> None:
     body = f"""<p class="first">{html.escape(figures["first_line"])}</p>
 <h1>Does minted data make the pose estimator better?</h1>
 <p><span class="gain">{gain["mean"]:+.1f} %</span>
-<span class="sub">error reduction, 95 % interval {low:+.1f} to {high:+.1f}, {gain["n_seeds"]} seeds. {verdict}
+<span class="sub">error reduction, 95 % interval {low:+.1f} to {high:+.1f}, {name_seeds(gain["n_seeds"])}. {verdict}
 </span></p>
 <p>{html.escape(metric)}. Positive is better. Without albumentations in either arm:
 {plain["mean"]:+.1f} % ({plain["ci95"][0]:+.1f} to {plain["ci95"][1]:+.1f}).</p>

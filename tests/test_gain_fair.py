@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import write_minted, write_toy
 
-from handaug.augment import gain, gain_runs
+from handaug.augment import budgets, gain, gain_runs
 from handaug.augment.batches import RowPool
 from handaug.augment.budgets import check_budgets, owes_labels, pose_order
 from handaug.augment.gain import GainConfig, measure_gain
@@ -132,3 +132,15 @@ def test_labels_beyond_a_budget_come_in_by_no_side_door(folder: Path) -> None:
     with pytest.raises(InputError, match="start: was trained on rows .* train .beyond --label-budgets 6"):
         check_budgets([6], real, None, folder / "start", 0)
     check_budgets([14], real, beyond, folder / "start", 0)
+
+
+def test_figures_and_report_are_those_of_the_budget_that_is_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "owes_labels", lambda minted, real: False)
+    shown: list[ReportData] = []
+    monkeypatch.setattr(gain, "write_gain_report", lambda path, data: shown.append(data) or path.touch())
+    figures = measure_gain(_config(folder, label_budgets="6"), folder / "pose", workers=1).figures
+    budget = HandDataset(folder / "pose" / "budget-000006" / "real.h5")
+    assert figures["data"]["train_rows"] == len(budget) < len(HandDataset(folder / "real.h5", split="train"))
+    assert figures["data"]["train_poses"] == 6 and shown[0].minted == folder / "minted.h5"
