@@ -341,8 +341,8 @@ class Checkers:
         if data.size != self.size or data.channels != self.channels:
             raise InputError(
                 f"{self.folder}: checks {self.size[0]} x {self.size[1]} px with {self.channels} channels, "
-                f"{data.path} has "
-                f"{data.size[0]} x {data.size[1]} px with {data.channels}; train a checker on data of that size"
+                f"{data.path} has {data.size[0]} x {data.size[1]} px with {data.channels}; give data of that size, or "
+                "move the folder away and remix trains one anew"
             )
         if data.checksum == self.data_checksum:
             return _look_up(self._rows, self._fold, data.rows)

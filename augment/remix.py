@@ -16,6 +16,7 @@ earlier passes alone, so a killed run goes on where it was and ends in the same 
 time.
 """
 
+import json
 import os
 from collections.abc import Collection
 from dataclasses import replace
@@ -33,7 +34,7 @@ from handaug.augment.pairing import split_quota
 from handaug.augment.rarity import pose_rarity
 from handaug.augment.remix_config import PRIOR, RemixConfig, open_sources
 from handaug.augment.remix_plan import Cut, Tally, first_plans, refill_plans
-from handaug.augment.remix_report import RemixReport, pose_bins, read_report, write_report
+from handaug.augment.remix_report import RemixReport, check_side_file, pose_bins, read_report, write_report
 from handaug.augment.remix_work import (
     MIN_KEPT_SHARE,
     Job,
@@ -52,7 +53,16 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.space import require_space
 from handaug.models.methods import load_run
 
-__all__ = ["MIN_KEPT_SHARE", "PRIOR", "RemixConfig", "check_request", "default_workers", "remix", "remix_capacity"]
+__all__ = [
+    "MIN_KEPT_SHARE",
+    "PRIOR",
+    "RemixConfig",
+    "check_request",
+    "default_workers",
+    "find_finished",
+    "remix",
+    "remix_capacity",
+]
 
 _WORTH_PROCESSES = 4096
 _WORKER_BYTES = 1 << 30
@@ -90,6 +100,7 @@ def check_request(config: RemixConfig, out: Path, *, given: Collection[str] = ()
         InputError: The sources or a model that is there are wrong or do not fit each other or the training data,
             there are fewer pairs than `n`, or the disk is too small.
     """
+    _check_target(config, out)
     poses, lends = open_sources(config)
     if training is not None:
         check_fits(HandDataset(training), poses.size, poses.channels, str(poses.path))
@@ -112,6 +123,40 @@ def check_request(config: RemixConfig, out: Path, *, given: Collection[str] = ()
             "or give more --appearances"
         )
     require_space(out, config.n, poses.size, poses.channels, f"--n {config.n}")
+
+
+def find_finished(config: RemixConfig, out: Path) -> bool:
+    """Whether `out` is what this request makes, as far as can be told without a model that is gone.
+
+    Raises:
+        InputError: It is something else.
+    """
+    _check_target(config, out)
+    if not out.is_file():
+        return False
+    poses, lends = open_sources(config)
+    wanted: dict[str, Any] = {
+        "command": "remix",
+        "n": config.n,
+        "seed": config.seed,
+        "pairs": config.pairs,
+        "check": config.check,
+        "poses": poses.checksum,
+        "appearances": PRIOR if config.from_prior else lends.checksum,
+    }
+    if config.max_label_error is not None:
+        wanted["max_label_error_px"] = config.max_label_error
+    found = json.loads(HandDataset(out).attrs["config"])
+    if any(found.get(name) != value for name, value in wanted.items()):
+        raise InputError(f"{out}: exists with another configuration; add --overwrite, or choose another output")
+    return True
+
+
+def _check_target(config: RemixConfig, out: Path) -> None:
+    """Before anything is trained, and before --overwrite removes what stands there."""
+    if out.resolve() in (config.poses.resolve(), config.lends.resolve()):
+        raise InputError(f"{out}: is what the images would be minted from; choose another OUT")
+    check_side_file(out)
 
 
 def remix(
@@ -145,6 +190,7 @@ def remix(
     """
     if workers is not None and scheduler is not None:
         raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
+    _check_target(config, out)
     count = 1 if scheduler else workers or default_workers(config.n, device)
     if config.from_prior and not out.exists():  # before tables of as many draws are made
         poses, _ = open_sources(config)

@@ -20,12 +20,13 @@ from handaug.augment.mint import Mint
 from handaug.augment.remix_plan import Example, Tally
 from handaug.data_specs.camera import flip_keypoints_2d
 from handaug.data_specs.draw import draw_skeleton
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import FINGERS
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import RIGHT
 from handaug.data_specs.writer import replace_atomically, write_atomically
 
-__all__ = ["RemixReport", "Tones", "pose_bins", "read_report", "write_report"]
+__all__ = ["RemixReport", "Tones", "check_side_file", "pose_bins", "read_report", "write_report"]
 
 _STRAIGHT, _CLOSED = 0.85, 0.65
 _FACING = 0.4
@@ -185,11 +186,27 @@ def write_report(out: Path, mint: Mint, shards: Sequence[tuple[Path, Path]], tal
 
 
 def read_report(out: Path) -> RemixReport:
-    """The report beside a finished dataset; without figures where its JSON is gone."""
+    """The report beside a finished dataset; without figures where its JSON is gone, or something else."""
     try:
-        return RemixReport(out, json.loads(out.with_suffix(".json").read_text()))
+        figures = json.loads(out.with_suffix(".json").read_text())
     except (OSError, ValueError):
-        return RemixReport(out, {})
+        figures = {}
+    return RemixReport(out, figures if _is_report(figures) else {})
+
+
+def check_side_file(out: Path) -> None:
+    """Refuse to write figures over a JSON file of someone else's beside a dataset that is to be made.
+
+    Raises:
+        InputError: There is one.
+    """
+    side = out.with_suffix(".json")
+    if side.exists() and not out.exists() and not read_report(out).figures:
+        raise InputError(f"{side}: is in the way of the figures; move it, or choose another OUT")
+
+
+def _is_report(figures: Any) -> bool:
+    return isinstance(figures, dict) and {"kept", "tried", "kept_share", "rejected", "by_pose"} <= set(figures)
 
 
 @dataclass(frozen=True)

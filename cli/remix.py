@@ -120,7 +120,7 @@ def command(
             "run 'handaug render' first or give --poses" if poses is None else "give an existing dataset as --poses"
         )
         raise InputError(f"{source}: no such file; {remedy}")
-    from handaug.augment.remix import PRIOR, RemixConfig, check_request, remix
+    from handaug.augment.remix import PRIOR, RemixConfig, check_request, find_finished, remix
     from handaug.data_specs.partial import claim_output
 
     config = RemixConfig(
@@ -136,13 +136,19 @@ def command(
     )
     if workers is not None and scheduler is not None:
         raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
-    claim_output(target)
+    if not target.is_file():  # a complete one may lie in a read-only place
+        claim_output(target)
     place = pick_device(device)
     progress = RichProgress()
     training = workspace.renders if workspace.renders.exists() else source
     if not (config.disentangler.exists() and config.checker.exists()):
+        if not overwrite and find_finished(config, target):
+            progress.note(f"{target}: complete, nothing to do; the models that made it are gone")
+            return
         given = {"disentangler": checkpoint, "checker": checker}
         check_request(config, target, given=[kind for kind, folder in given.items() if folder], training=training)
+        if place == "cpu":
+            progress.note("What is missing is trained first: 10 to 30 minutes on two cores, less for a small file.")
     train_what_is_missing(
         training,
         None if checkpoint else workspace.disentangler,
@@ -150,6 +156,7 @@ def command(
         seed=seed,
         device=place,
         progress=progress,
+        overwrite=overwrite,
     )
     report = remix(
         config, target, device=place, progress=progress, overwrite=overwrite, workers=workers, scheduler=scheduler
@@ -159,7 +166,14 @@ def command(
 
 
 def train_what_is_missing(
-    data: Path, disentangler: Path | None, checker: Path | None, *, seed: int, device: str, progress: "Progress"
+    data: Path,
+    disentangler: Path | None,
+    checker: Path | None,
+    *,
+    seed: int,
+    device: str,
+    progress: "Progress",
+    overwrite: bool = False,
 ) -> None:
     """Train the workspace's disentangler and checker where there is none yet, and say so.
 
@@ -170,6 +184,7 @@ def train_what_is_missing(
         seed: Of both trainings.
         device: Where to train.
         progress: Told of the steps.
+        overwrite: Whether an unfinished training of another configuration may be dropped.
     """
     from dataclasses import replace
 
@@ -177,11 +192,10 @@ def train_what_is_missing(
         from handaug.models.methods import train_method
 
         progress.note(f"{disentangler}: no disentangler yet, training one on {data} first")
-        train_method(data, disentangler, seed=seed, device=device, progress=progress)
+        train_method(data, disentangler, seed=seed, device=device, progress=progress, overwrite=overwrite)
     if checker is not None and not checker.exists():
         from handaug.augment.checker import default_checker_config, train_checkers
 
         progress.note(f"{checker}: no label checker yet, training one on {data} first")
-        train_checkers(
-            data, checker, replace(default_checker_config(device), seed=seed), device=device, progress=progress
-        )
+        settings = replace(default_checker_config(device), seed=seed)
+        train_checkers(data, checker, settings, device=device, progress=progress, overwrite=overwrite)

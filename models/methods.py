@@ -131,7 +131,16 @@ def best_method(data: "HandDataset") -> str:
     return "handaug" if 2 * len(targets) >= len(data) > 0 else "self"
 
 
-def train_method(data: Path, out: Path, *, config: Any = None, seed: int, device: str, progress: "Progress") -> Path:
+def train_method(
+    data: Path,
+    out: Path,
+    *,
+    config: Any = None,
+    seed: int,
+    device: str,
+    progress: "Progress",
+    overwrite: bool = False,
+) -> Path:
     """Train a disentangler by the best method for the data, or as `config` says.
 
     Args:
@@ -141,6 +150,7 @@ def train_method(data: Path, out: Path, *, config: Any = None, seed: int, device
         seed: Replaces the one of the config.
         device: Where to train.
         progress: Told of the steps.
+        overwrite: Whether a run of another configuration, also an unfinished one, may be replaced.
     """
     from handaug.data_specs.reader import HandDataset
 
@@ -149,7 +159,8 @@ def train_method(data: Path, out: Path, *, config: Any = None, seed: int, device
         name = best_method(view)
         config = resolve(METHODS[name].default_config)(name, len(view), view.size, device)
     train = resolve(method_named(config.method).train)
-    folder: Path = train(data, out, dataclasses.replace(config, seed=seed), device=device, progress=progress)
+    settings = dataclasses.replace(config, seed=seed)
+    folder: Path = train(data, out, settings, device=device, progress=progress, overwrite=overwrite)
     return folder
 
 

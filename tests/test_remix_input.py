@@ -14,9 +14,13 @@ from toy import write_toy
 
 import handaug.augment.remix as remix_module
 from handaug.augment.checker import Checkers
-from handaug.augment.remix import remix, remix_capacity
+from handaug.augment.remix import find_finished, remix, remix_capacity
+from handaug.augment.remix_report import read_report
 from handaug.cli.remix import command as remix_command
+from handaug.cli.remix import train_what_is_missing
 from handaug.data_specs.errors import InputError, WorkError
+from handaug.data_specs.progress import SILENT
+from handaug.models.run_folder import RunFolder
 
 
 def test_bad_input_is_refused_before_any_work(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +158,55 @@ def test_room_for_draws_from_the_prior_is_looked_at_first(
     monkeypatch.setattr(remix_module, "Mint", None)  # would make tables of 10^9 draws
     with pytest.raises(InputError, match="MB are free"):
         remix(remix_config(home, n=10**9, appearances="prior"), tmp_path / "minted.h5")
+
+
+def test_what_remix_reads_or_what_is_not_its_own_is_not_replaced(home: Path, tmp_path: Path) -> None:
+    lends = shutil.copy(home / "toy.h5", tmp_path / "lends.h5")
+    before = Path(lends).read_bytes()
+    for out, config in (
+        (home / "toy.h5", remix_config(home)),
+        (Path(lends), remix_config(home, appearances=Path(lends))),
+    ):
+        with pytest.raises(InputError, match=f"{out.name}: is what the images would be minted from"):
+            remix(config, out, overwrite=True)
+    assert Path(lends).read_bytes() == before
+    side = tmp_path / "hands.json"
+    side.write_text('{"images": [], "annotations": []}')
+    with pytest.raises(InputError, match="hands.json: is in the way of the figures"):
+        remix(remix_config(home), tmp_path / "hands.h5")
+    shutil.copy(home / "toy.h5", tmp_path / "hands.h5")
+    assert read_report(tmp_path / "hands.h5").figures == {}, "annotations are no figures"
+    assert side.read_text().startswith('{"images"')
+
+
+def test_a_finished_file_needs_no_models(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "minted.h5"
+    remix(remix_config(home, n=20), out, workers=1)
+    gone = {"disentangler": tmp_path / "gone", "checker": tmp_path / "gone"}
+    assert find_finished(remix_config(home, n=20, **gone), out)
+    assert not find_finished(remix_config(home, n=20, **gone), tmp_path / "none.h5")
+    for changed in ({"n": 21}, {"seed": 1}, {"pairs": "coverage"}, {"check": False, "max_label_error": None}):
+        with pytest.raises(InputError, match="another configuration; add --overwrite"):
+            find_finished(remix_config(home, **{"n": 20, **gone, **changed}), out)
+
+
+def test_overwrite_clears_an_unfinished_training_of_other_settings(home: Path, tmp_path: Path) -> None:
+    """Killed in the training that remix began, then another seed."""
+    from handaug.augment.checker import CheckerConfig, train_checkers
+
+    unfinished = tmp_path / "checker.partial"
+    run = RunFolder.open(tmp_path / "checker", {"another": "configuration"}, overwrite=False)
+    assert run is not None
+    with run:
+        pass
+    assert unfinished.exists()
+    settings = CheckerConfig(width=8, steps=2, batch_size=16)
+    with pytest.raises(InputError, match="add --overwrite"):
+        train_checkers(home / "toy.h5", tmp_path / "checker", settings, workers=1)
+    seen: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in (("handaug.models.methods", "train_method"), ("handaug.augment.checker", "train_checkers")):
+            patch.setattr(f"{place}.{name}", lambda *a, _name=name, **given: seen.update({_name: given["overwrite"]}))
+        models = (tmp_path / "no-disentangler", tmp_path / "no-checker")
+        train_what_is_missing(home / "toy.h5", *models, seed=0, device="cpu", progress=SILENT, overwrite=True)
+    assert seen == {"train_method": True, "train_checkers": True}
