@@ -73,7 +73,7 @@ def command(
     import json
 
     from handaug.data_specs.reader import HandDataset
-    from handaug.models.evaluate import evaluate_checkpoint
+    from handaug.models.evaluate import evaluate_checkpoint, is_estimator
 
     if split not in SPLITS:
         raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
@@ -81,11 +81,13 @@ def command(
     rows = HandDataset(data, split=None if split == "all" else split)
     if not len(rows):
         raise InputError(f"{data}: has no rows in split {split}; choose another with --split")
+    if judge is None and not is_estimator(checkpoint):
+        judge = workspace_judge(workspace, rows.size, rows.channels)
     figures = evaluate_checkpoint(
         checkpoint,
         rows,
         trust=estimator,
-        judge=judge or workspace_judge(workspace, rows.size, rows.channels),
+        judge=judge,
         views=views,
         device=pick_device(device),
         progress=RichProgress(),

@@ -19,6 +19,7 @@ from handaug.models.dvae.measure import evaluate_dvae
 from handaug.models.estimators import load_estimator
 from handaug.models.estimators.base import KIND
 from handaug.models.estimators.predict import Prediction, predict
+from handaug.models.estimators.seen import seen_rows
 from handaug.models.judge import measure_run
 from handaug.models.layered.api import LayeredDisentangler
 from handaug.models.methods import load_run, method_of_run
@@ -34,7 +35,7 @@ from handaug.models.metrics import (
 )
 from handaug.models.trained import KIND as DISENTANGLER
 
-__all__ = ["evaluate_checkpoint"]
+__all__ = ["evaluate_checkpoint", "is_estimator"]
 
 _BATCH = 256
 _ROOT_RELATIVE = "keypoints_3d"
@@ -62,8 +63,9 @@ def evaluate_checkpoint(
         progress: Told of the rows.
 
     Returns:
-        `rows`; the figures of `KeypointMetrics.compute`, and those of `KeypointMetrics3D.compute` where model and data
-        have 3D; `per_joint_px`, `per_visibility_px` (and `_mm`): mean errors by name; `pck`: for each unit the
+        `rows`; `rows_related_to_training`, those that share a group or pose with what an estimator learned from, where
+        it keeps a record; the figures of `KeypointMetrics.compute`, and those of `KeypointMetrics3D.compute` where
+        model and data have 3D; `per_joint_px`, `per_visibility_px` (and `_mm`): mean errors by name; `pck`: for each unit the
         thresholds and the share of joints within them. Figures that cannot be computed are left out. Of a dVAE those
         of `handaug.models.dvae.measure`. Of a disentangler also `disentanglement`: the figures of
         `handaug.models.leakage`.
@@ -72,11 +74,11 @@ def evaluate_checkpoint(
         InputError: The checkpoint cannot be read, takes other images, or gives NaN; several views of a disentangler,
             or a judge of an estimator.
     """
-    if judge is not None and _kind(checkpoint) == KIND:
+    if judge is not None and is_estimator(checkpoint):
         raise InputError(
             f"--judge {judge}: {checkpoint} is a pose estimator, which draws nothing; leave the option out"
         )
-    if views > 1 and _kind(checkpoint) != KIND:
+    if views > 1 and not is_estimator(checkpoint):
         raise InputError(f"--views {views}: {checkpoint} is no pose estimator; leave the option out")
     if method_of_run(checkpoint) in DVAE_METHODS:
         figures: dict[str, Any] = dict(evaluate_dvae(checkpoint, rows, device=device))
@@ -98,6 +100,14 @@ def evaluate_checkpoint(
             seen.append(batch["visibility"])
             advance(len(batch["images"]))
     measured: dict[str, Any] = {"rows": float(len(rows)), **_figures(flat, spatial, np.concatenate(seen))}
+    known = seen_rows(checkpoint, rows)
+    if known is not None:
+        measured["rows_related_to_training"] = float(known.sum())
+        if known.any():
+            progress.note(
+                f"{int(known.sum())} of {len(rows)} rows share their group or pose with rows that {checkpoint} learned "
+                "from: these figures say little about new images"
+            )
     if _kind(checkpoint) == DISENTANGLER:
         measured |= _disentanglement(checkpoint, rows, judge, device, progress)
     return measured
@@ -147,6 +157,11 @@ def _load(
         return pose_branch, model.size, model.channels
     estimator, _ = load_estimator(checkpoint, device, trust=trust)
     return lambda images: predict(estimator, images, views), estimator.size, estimator.channels
+
+
+def is_estimator(checkpoint: Path) -> bool:
+    """Whether a folder holds a pose estimator, and no disentangler."""
+    return _kind(checkpoint) == KIND
 
 
 def _kind(checkpoint: Path) -> str:

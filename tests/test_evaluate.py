@@ -14,12 +14,15 @@ from toy import write_toy
 
 from handaug.cli.evaluate import command as evaluate
 from handaug.cli.export_onnx import command as export
+from handaug.cli.main import main
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.joints import JOINTS
+from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
 from handaug.models import export_onnx as exporter
 from handaug.models.estimators import build_estimator, estimator_names, load_estimator, save_estimator
 from handaug.models.estimators.predict import predict
+from handaug.models.estimators.seen import write_seen
 from handaug.models.evaluate import evaluate_checkpoint
 from handaug.models.export_onnx import TOLERANCE, export_onnx
 
@@ -89,20 +92,23 @@ def test_onnx_computes_what_pytorch_does(name: str, tmp_path: Path) -> None:
     estimator, _ = load_estimator(checkpoint, trust=name)
     for parameter in estimator.parameters():  # away from the initial weights, so that maps have peaks
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for images in torch.rand(20, 8, 1, 32, 32, generator=torch.Generator().manual_seed(2)):
+            estimator.train()(images)  # batch statistics of these weights, without which deep networks overflow
     save_estimator(checkpoint, estimator, {})
     done = export_onnx(checkpoint, tmp_path / "hand.onnx", trust=name)
     session = onnxruntime.InferenceSession(tmp_path / "hand.onnx", providers=["CPUExecutionProvider"])
-    images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 1)).astype(np.uint8)
-    outputs = session.run(None, {"images": (images / 255).astype(np.float32).transpose(0, 3, 1, 2)})
-    found = predict(estimator, images)
+    pictures = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 1)).astype(np.uint8)
+    outputs = session.run(None, {"images": (pictures / 255).astype(np.float32).transpose(0, 3, 1, 2)})
+    found = predict(estimator, pictures)
     assert tuple(one.name for one in session.get_outputs()) == done.outputs
     assert session.get_inputs()[0].shape[1:] == [1, 32, 32]
     if name == "heatmap":
-        maps = estimator(torch.from_numpy(images / 255).float().permute(0, 3, 1, 2)).detach().numpy()
+        maps = estimator(torch.from_numpy(pictures / 255).float().permute(0, 3, 1, 2)).detach().numpy()
         assert done.outputs == ("heatmaps",) and np.abs(outputs[0] - maps).max() < TOLERANCE
         return
     assert np.abs(outputs[0] - found.keypoints).max() < TOLERANCE * 32
-    if name == "compact-3d":
+    if estimator.dimensions == 3:
         assert done.outputs == ("keypoints", "keypoints_3d") and found.keypoints_3d is not None
         assert np.abs(outputs[1] - found.keypoints_3d).max() < TOLERANCE
     known = {entry.key: entry.value for entry in onnx.load(tmp_path / "hand.onnx").metadata_props}
@@ -125,3 +131,31 @@ def test_nothing_is_written_that_differs_or_replaces(tmp_path: Path, monkeypatch
     told = CliRunner().invoke(export, [str(checkpoint), str(out), "--overwrite"])
     assert told.exit_code == 0 and "keypoints; onnxruntime and PyTorch differ by at most" in told.output
     assert onnx.load(out).graph.input[0].name == "images"
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_a_folder_is_refused_before_the_checkpoint_is_read(options: list[str], tmp_path: Path) -> None:
+    told = CliRunner().invoke(main, ["export-onnx", str(tmp_path / "none"), str(tmp_path), *options])
+    assert told.exit_code == 2 and f"{tmp_path}: is a folder; give the name of a file to write" in told.stderr
+
+
+def test_a_workspace_with_a_checker_does_not_keep_estimators_from_being_measured(data: Path, tmp_path: Path) -> None:
+    _store(tmp_path / "work" / "checker" / "fold-0", "compact", width=4)
+    checkpoint = _store(tmp_path / "run", "compact", width=4)
+    given = [str(checkpoint), str(data), "--json", "--workspace", str(tmp_path / "work"), "--device", "cpu"]
+    done = CliRunner().invoke(evaluate, given, catch_exceptions=False)
+    assert done.exit_code == 0 and json.loads(done.stdout)["epe_mean_px"] > 0
+
+
+def test_rows_that_an_estimator_learned_from_are_counted_and_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test = (HandDataset(data, split=name) for name in ("train", "test"))
+    checkpoint = _store(tmp_path / "run", "compact", width=4)
+    assert "rows_related_to_training" not in evaluate_checkpoint(checkpoint, train)
+    write_seen(checkpoint, [train], None)
+    heard: list[str] = []
+    monkeypatch.setattr(type(SILENT), "note", lambda self, text: heard.append(text))
+    assert evaluate_checkpoint(checkpoint, test)["rows_related_to_training"] == 0 and not heard
+    assert evaluate_checkpoint(checkpoint, train)["rows_related_to_training"] == len(train)
+    assert len(heard) == 1 and f"{len(train)} of {len(train)} rows share" in heard[0]

@@ -167,7 +167,7 @@ def test_an_interrupted_experiment_goes_on_to_the_same_figures(
         ({"minted_fraction": 0.03, "batch_size": 16}, "--minted-fraction 0.03: is no row of --batch-size 16"),
         ({"batch_size": 1}, "--minted-fraction"),
         ({"label_budgets": "x"}, "--label-budgets"),
-        ({"weight_scale": 0.0}, "--weight-scale"),
+        *(({"weight_scale": scale}, f"--weight-scale {scale}") for scale in (0.0, -1.0, 1e-200, 1e200, np.inf)),
         ({"lr": 0.0}, "--lr"),
         ({"arms": "real+nothing"}, "--arms"),
         ({"arms": "renders"}, "--renders"),
@@ -327,7 +327,7 @@ def test_a_checkpoint_goes_on_unless_it_saw_the_test(further: tuple[Path, dict[s
     leak = tmp_path / "leak"
     shutil.copytree(run / "real" / "seed-0", leak)
     write_seen(leak, [HandDataset(folder / "real.h5", rows=test[:1]), other], None)
-    with pytest.raises(InputError, match="share their group with .* test rows"):
+    with pytest.raises(InputError, match="share their group or pose with .* test rows"):
         measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "refused", workers=1)
     (leak / "seen.safetensors").unlink()
     told = measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "unknown", workers=1)

@@ -12,7 +12,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.writer import write_atomically
 
-__all__ = ["SEEN", "check_seen", "read_seen", "write_seen"]
+__all__ = ["SEEN", "check_seen", "read_seen", "seen_rows", "write_seen"]
 
 SEEN = "seen.safetensors"
 _FIELDS = ("group", "pose_id")
@@ -48,6 +48,18 @@ def read_seen(folder: Path) -> dict[str, NDArray[np.int64]] | None:
     return known
 
 
+def seen_rows(folder: Path, rows: HandDataset) -> NDArray[np.bool_] | None:
+    """Rows that share a group or a pose with what a checkpoint has seen; None where it keeps no record."""
+    known = read_seen(folder)
+    if known is None:
+        return None
+    found = np.zeros(len(rows), bool)
+    for field in _FIELDS:
+        if field in known and rows.has(field):
+            found |= np.isin(rows.read(field), known[field])
+    return found
+
+
 def check_seen(folder: Path, rows: HandDataset, what: str) -> bool:
     """Refuse a checkpoint that has seen relatives of `rows`.
 
@@ -62,15 +74,12 @@ def check_seen(folder: Path, rows: HandDataset, what: str) -> bool:
     Raises:
         InputError: It has seen one of their groups or poses.
     """
-    known = read_seen(folder)
-    if known is None:
+    shared = seen_rows(folder, rows)
+    if shared is None:
         return False
-    for field in _FIELDS:
-        if field in known and rows.has(field):
-            shared = np.isin(rows.read(field), known[field])
-            if shared.any():
-                raise InputError(
-                    f"{folder}: was trained on rows that share their {field} with {int(shared.sum())} {what} rows of "
-                    f"{rows.path}; choose a checkpoint that never saw them"
-                )
+    if shared.any():
+        raise InputError(
+            f"{folder}: was trained on rows that share their group or pose with {int(shared.sum())} {what} rows of "
+            f"{rows.path}; choose a checkpoint that never saw them"
+        )
     return True
