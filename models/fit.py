@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Batches", "FitResult", "fit_estimator", "predict_keypoints"]
 
+_LOOK_EVERY = 50
+"""Steps between looks at the loss, for which a GPU has to be waited for."""
+
 
 Batch = (
     tuple[Tensor, Tensor, Tensor]
@@ -118,16 +121,19 @@ def fit_estimator(
                 raise ValueError(f"the batches ran out after {step} of {steps} steps")
             known.loss = known.loss + _step(estimator, optimiser, fabric, batch)
             advance(1)
+            saves = state is not None and time.monotonic() - saved_at >= SAVE_SECONDS
+            if saves or (step + 1) % _LOOK_EVERY == 0 or step + 1 == looks[len(losses)]:
+                # Before it is saved: what a rerun goes on from must be sound.
+                if not math.isfinite(float(known.loss)):
+                    raise WorkError(f"{label}: the loss is not finite by step {step + 1}; lower the learning rate")
             if step + 1 == looks[len(losses)]:
                 losses.append(float(known.loss) / (step + 1 - (looks[len(losses) - 1] if losses else 0)))
-                if not math.isfinite(losses[-1]):
-                    raise WorkError(f"{label}: the loss is not finite before step {step + 1}; lower the learning rate")
                 known.loss = torch.zeros_like(known.loss)
                 if validate is not None:
                     scores.append(_score(estimator, validate))
                     if scores[-1] < min(scores[:-1], default=math.inf) or not known.best:
                         known.best = {name: tensor.detach().clone() for name, tensor in estimator.state_dict().items()}
-            if state is not None and time.monotonic() - saved_at >= SAVE_SECONDS:
+            if state is not None and saves:
                 known.step = step + 1
                 _save(state, known, estimator, optimiser)
                 saved_at = time.monotonic()
