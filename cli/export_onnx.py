@@ -27,6 +27,10 @@ def command(checkpoint: Path, out: Path, estimator: str | None, overwrite: bool,
     (N, 21, 3) in metres relative to the wrist of a 3D estimator; the heatmap estimator gives its heatmaps. Needs
     handaug[onnx].
     """
+    from handaug.data_specs.errors import InputError
+
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give the name of a file to write")
     from handaug.models.export_onnx import export_onnx
 
     done = export_onnx(checkpoint, out, trust=estimator, overwrite=overwrite)

@@ -52,7 +52,12 @@ __all__ = ["command"]
     help="Side of the stored square, or longer side of the whole image, in pixels, 8 to 4096.",
 )
 @click.option("--channels", metavar="mono|rgb", default="mono", help="Store grey or colour.")
-@click.option("--hands", metavar="left|right|both", default="both", help="Which hands.")
+@click.option(
+    "--hands",
+    metavar="left|right|both|prominent",
+    default="both",
+    help="Which hands; prominent: of each image of rhd the hand with more pixels in the mask, as in published figures.",
+)
 @click.option("--limit", metavar="N", type=int, show_default="all", help="At most that many hands, the first ones.")
 @click.option(
     "--skip-missing", is_flag=True, help="Leave out and count what is missing or damaged, in place of stopping there."
@@ -62,6 +67,12 @@ __all__ = ["command"]
     metavar="extrapolate|palm|drop",
     show_default="extrapolate",
     help="stb only, which labels the palm's centre: extrapolate the wrist, store the palm as wrist, or leave it out.",
+)
+@click.option(
+    "--views",
+    metavar="all|BB|BB_left|BB_right|SK_color",
+    default="all",
+    help="stb only, which cameras: one of them takes each frame once, BB both images of the stereo pair.",
 )
 @workspace_option
 @overwrite_option

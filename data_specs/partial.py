@@ -11,13 +11,14 @@ import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from handaug.data_specs.checksum import content_checksum
 from handaug.data_specs.errors import HandaugError, InputError
 from handaug.data_specs.merge import merge_datasets
 from handaug.data_specs.progress import SILENT, Progress
-from handaug.data_specs.reader import H5PY_ERRORS, check_header, has_signature, open_file
+from handaug.data_specs.reader import H5PY_ERRORS, LockedFileError, check_header, has_signature, open_file
 from handaug.data_specs.writer import config_json, partial_path, remove_path, write_atomically
 
 __all__ = ["PartialOutput", "check_name", "claim_output", "remove_leftover"]
@@ -33,8 +34,8 @@ def claim_output(out: Path) -> None:
 
     Raises:
         InputError: The parent is missing and cannot be made, is not a folder, or is read-only; `out` is a folder, a
-            device, a link to nothing, too long a name, or that of a file beside the dataset; or a file or folder of
-            someone else stands where the unfinished work would.
+            device, a link to nothing, a file that is no dataset or in use, too long a name, or that of a file beside
+            the dataset; or a file or folder of someone else stands where the unfinished work would.
     """
     check_name(out)
     try:
@@ -50,7 +51,7 @@ def claim_output(out: Path) -> None:
 
 
 def check_name(out: Path) -> None:
-    """Check what `claim_output` checks of the name alone; writes nothing, so that a read-only place will do.
+    """Check what `claim_output` checks of `out` alone; writes nothing, so that a read-only place will do.
 
     Raises:
         InputError: As there.
@@ -64,6 +65,8 @@ def check_name(out: Path) -> None:
             raise InputError(f"{out}: is a link to nothing; remove it or choose another output")
         if out.exists() and not out.is_file():
             raise InputError(f"{out}: is a device or pipe; give the name of a file to write")
+        if out.exists() and not _is_ours(out):
+            raise InputError(f"{out}: is no dataset of handaug; choose another output")
     except OSError as error:
         raise _cannot_write(out, error) from error
 
@@ -80,12 +83,18 @@ def _is_work(folder: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file may be what a killed `DatasetWriter` left: HDF5 that cannot be opened, or a dataset."""
+    """Whether a file is a dataset, or may be what a kill or damage left of one: HDF5 that cannot be opened.
+
+    Raises:
+        LockedFileError: Another program writes it.
+    """
     if not path.is_file() or not has_signature(path):
         return False
     try:
         with open_file(path) as file:
             return "schema" in file.attrs
+    except LockedFileError:
+        raise
     except (InputError, *H5PY_ERRORS):
         return True
 
@@ -101,7 +110,13 @@ class PartialOutput:
 
     @classmethod
     def open(
-        cls, out: Path, config: Mapping[str, Any], *, overwrite: bool, by_shard: Sequence[str] = ()
+        cls,
+        out: Path,
+        config: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        by_shard: Sequence[str] = (),
+        absent: Mapping[str, Any] = MappingProxyType({}),
     ) -> "PartialOutput | None":
         """Start, resume or skip the work on an output.
 
@@ -111,6 +126,7 @@ class PartialOutput:
             overwrite: Whether an output or leftover work of another config may be replaced. What stands under the final
                 name stays until the new file is complete.
             by_shard: Keys of the config in which leftover work may differ: the caller sees to each shard.
+            absent: What keys stand for that are not in a config, as an older handaug wrote it.
 
         Returns:
             None where `out` is complete with this config and is not to be made again.
@@ -122,14 +138,14 @@ class PartialOutput:
         work = cls(out, config)
         key = config_json({name: value for name, value in config.items() if name not in by_shard})
         if out.is_file() and not overwrite:
-            if _config_of(out) != config_json(config):
+            if _completed(_config_of(out), absent) != config_json(config):
                 raise InputError(f"{out}: exists with another configuration; add --overwrite or choose another output")
             remove_leftover(work.folder / _CONFIG, key)
             return None
         claim_output(out)
         work._acquire()
         stored = work.folder / _CONFIG
-        if stored.exists() and stored.read_text() != key:
+        if stored.exists() and _completed(stored.read_text(), absent) != key:
             if not overwrite:
                 work._release()
                 raise InputError(
@@ -236,11 +252,21 @@ def remove_leftover(stored: Path, key: str) -> None:
         os.close(lock)
 
 
+def _completed(text: str, absent: Mapping[str, Any]) -> str:
+    """A config's text with the keys that it lacks; what is no config stays as it is."""
+    try:
+        return config_json({**absent, **json.loads(text)}) if absent else text
+    except (TypeError, ValueError):
+        return text
+
+
 def _config_of(path: Path) -> str:
-    """The config text of a complete dataset; anything else reads as no config at all."""
+    """The config text of a complete dataset; anything else reads as no config at all, but for one in use."""
     try:
         with open_file(path) as file:
             check_header(file, path)
             return config_json(json.loads(file.attrs["config"]))
+    except LockedFileError:
+        raise
     except (HandaugError, OSError, ValueError):
         return ""

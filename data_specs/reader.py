@@ -19,17 +19,29 @@ from handaug.data_specs.errors import DamagedFileError, InputError, NewerFileErr
 from handaug.data_specs.joints import JOINTS
 from handaug.data_specs.schema import FIELDS, KINDS, NOT_LABELLED, SCHEMA_VERSION, SPLITS
 
-__all__ = ["H5PY_ERRORS", "HandDataset", "check_header", "damage_named", "has_signature", "open_file"]
+__all__ = [
+    "H5PY_ERRORS",
+    "HandDataset",
+    "LockedFileError",
+    "check_header",
+    "damage_named",
+    "has_signature",
+    "open_file",
+]
 
 H5PY_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError)
 """What h5py raises where the bytes of an open file are damaged; which of them depends on the spot."""
+
+
+class LockedFileError(InputError):
+    """An input file is sound as far as is known, but another program has it open for writing."""
 
 
 def open_file(path: Path | str) -> h5py.File:
     """Open a dataset file for reading.
 
     Raises:
-        InputError: Missing, a folder, a pipe or device, unreadable, not HDF5, or truncated.
+        InputError: Missing, a folder, a pipe or device, unreadable, not HDF5, truncated, or open for writing elsewhere.
     """
     path = Path(path)
     try:
@@ -49,6 +61,11 @@ def open_file(path: Path | str) -> h5py.File:
     except OSError as error:
         if not os.access(path, os.R_OK):
             raise InputError(f"{path}: cannot be read; check its permissions") from error
+        if "unable to lock file" in str(error):
+            raise LockedFileError(
+                f"{path}: is open for writing in another program, or its disk has no file locks; close it, or set "
+                "HDF5_USE_FILE_LOCKING=FALSE"
+            ) from error
         if h5py.is_hdf5(path) or has_signature(path):
             raise DamagedFileError(f"{path}: is truncated or damaged; make it again or give another file") from error
         raise InputError(f"{path}: is not an HDF5 file; make it again or give another file") from error

@@ -124,6 +124,24 @@ def test_split_and_limit_choose_rows(data: Path, tmp_path: Path) -> None:
         assert all(("train", "val", "test")[truth[row]] == name for row, name in rows.items())
 
 
+@pytest.mark.parametrize("format", ["coco", "yolo-pose"])
+def test_a_limit_cuts_no_image_in_two(format: str, data: Path, tmp_path: Path) -> None:
+    for limit, hands in ((4, 4), (5, 4), (6, 6), (7, 6), (8, 8)):  # rows 4 and 5 are one image, 6 and 7 another
+        counts = export_dataset(data, tmp_path / str(limit), ExportConfig(format, limit=limit))
+        assert counts is not None and counts.rows == hands and counts.left_out == 0
+    apart = every_field(24)
+    apart["image_id"][:] = np.arange(24) % 12
+    for name in ("images", "camera", "split", "group"):
+        apart[name][12:] = apart[name][:12]
+    source = write_all(tmp_path / "apart.h5", apart)
+    counts = export_dataset(source, tmp_path / "apart", ExportConfig(format, limit=7))
+    assert counts is not None and (counts.images, counts.rows) == (3, 6)
+    assert_refused(
+        handaug("export", format, source, tmp_path / "one", "--limit", "1"), "--limit 1: the 2 hands", "give 2 or more"
+    )
+    assert not (tmp_path / "one").exists() and not (tmp_path / "one.partial").exists()
+
+
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "BLOCK_ROWS", 64)
     monkeypatch.setattr(job, "BATCH_BYTES", 1 << 16)
@@ -209,6 +227,24 @@ def test_what_a_format_cannot_do_is_refused(data: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["flat.h5", "holes.h5"]
 
 
+def test_yolo_without_a_label_is_refused_and_names_no_split_that_is_not_there(tmp_path: Path) -> None:
+    rows = {name: values for name, values in every_field(24).items() if name != "mask"}
+    rows["visibility"][rows["split"] == 1] = 0
+    counts = export_dataset(write_all(tmp_path / "some.h5", rows), tmp_path / "out", ExportConfig("yolo-pose"))
+    assert counts is not None and counts.left_out == (rows["split"] == 1).sum()
+    named = [line for line in (tmp_path / "out" / "data.yaml").read_text().splitlines() if ": images/" in line]
+    assert named == ["train: images/train", "test: images/test"]
+    rows["visibility"][:] = 0
+    source = write_all(tmp_path / "none.h5", rows)
+    refused = handaug("export", "yolo-pose", source, tmp_path / "ex")
+    assert_refused(refused, "none.h5: no row has a label, which yolo-pose needs; choose another format")
+    rows["visibility"][4] = 2  # a hand of a picture whose other hand has none
+    source = write_all(tmp_path / "half.h5", rows)
+    refused = handaug("export", "yolo-pose", source, tmp_path / "ex")
+    assert_refused(refused, "half.h5: every picture has a hand without a label")
+    assert sorted(os.listdir(tmp_path)) == ["half.h5", "none.h5", "out", "some.h5"]
+
+
 def test_wrong_data_are_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert_refused(handaug("export", "coco", tmp_path / "none.h5", out), "none.h5: no such file")
@@ -275,6 +311,53 @@ def test_unfinished_work_of_another_export_is_not_mixed_in(data: Path, tmp_path:
     assert_refused(handaug("export", "coco", data, tmp_path / "out"), "out.partial", "--overwrite")
     assert handaug("export", "coco", data, tmp_path / "out", "--overwrite").exit_code == 0
     assert not list((tmp_path / "out").rglob("old.png")) and os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_a_folder_of_the_user_in_place_of_the_work_is_left_alone(
+    options: list[str], data: Path, tmp_path: Path
+) -> None:
+    partial = tmp_path / "ex.partial"
+    partial.mkdir()
+    for name, text in (("thesis.txt", "precious"), ("handaug.json", "[]")):
+        (partial / name).write_text(text)
+        refused = handaug("export", "png", data, tmp_path / "ex", "--limit", "3", *options)
+        assert_refused(refused, "ex.partial: holds other files, where the unfinished work would be; move it")
+        assert tree(tmp_path) == {f"ex.partial/{name}": text.encode()}
+        (partial / name).unlink()
+    (partial / "lock").touch()  # what a kill right at the start leaves
+    (partial / "handaug.json.tmp").write_text("{")
+    assert handaug("export", "png", data, tmp_path / "ex", *options).exit_code == 0
+    assert os.listdir(tmp_path) == ["ex"] and not (tmp_path / "ex" / "handaug.json.tmp").exists()
+
+
+def test_a_kill_while_the_work_of_another_export_is_removed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_dataset(data, tmp_path / "whole", ExportConfig("coco"))
+    monkeypatch.setattr(job, "BLOCK_ROWS", 3)
+
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(get_exporter("coco"), "finish", stop)
+        export_dataset(data, tmp_path / "out", ExportConfig("coco"))
+    removed: list[Path] = []
+
+    def first_alone(path: Path) -> None:
+        if path.exists():
+            if removed:
+                raise KeyboardInterrupt
+            removed.append(path)
+        remove_path(path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export_folder, "remove_path", first_alone)
+        export_dataset(data, tmp_path / "out", ExportConfig("png"), overwrite=True)
+    assert_refused(handaug("export", "png", data, tmp_path / "out"), "unfinished work of another export")
+    assert handaug("export", "coco", data, tmp_path / "out").exit_code == 0
+    assert removed and tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """Changed labels are noticed, by content or by the state of their files, and wherever the source lies."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from import_commands import edit, refused, run
 from layouts import flat, threed
@@ -114,3 +116,14 @@ def test_label_file_of_a_frame_that_was_replaced_lets_the_import_go_on(
     change(first)
     with pytest.raises(InputError, match="exists with another configuration"):
         job.import_dataset("ho3d", tmp_path / "s", tmp_path / "o.h5", options)
+
+
+def test_a_file_of_an_older_handaug_has_every_view(tmp_path: Path) -> None:
+    threed.write_stb(tmp_path / "s")
+    assert run("stb", tmp_path / "s", tmp_path / "o.h5").exit_code == 0
+    with h5py.File(tmp_path / "o.h5", "a") as file:
+        config = json.loads(file.attrs["config"])
+        assert config.pop("views") == "all"
+        file.attrs["config"] = json.dumps(config)
+    assert "complete, nothing to do" in run("stb", tmp_path / "s", tmp_path / "o.h5").stderr
+    refused(run("stb", tmp_path / "s", tmp_path / "o.h5", "--views", "BB_left"), "exists with another configuration")

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from import_commands import run
+from import_commands import refused, run
 from layouts import flat, threed
 from layouts.hands import LEFT, RIGHT, Truth, joints_seen, save, uncovered
 from numpy.typing import NDArray
@@ -161,6 +161,43 @@ def test_rhd_masks_tell_the_hands_apart(sources: dict[str, tuple[Path, list[Trut
         assert (mask == 4).sum() > 300
 
 
+def points_of(truths: list[Truth]) -> NDArray[np.float64]:
+    """Known joints in metres, (N, 21, 3)."""
+    return np.stack([truth.points for truth in truths if truth.points is not None])
+
+
+def rhd_mask(left: int, right: int) -> NDArray[np.uint8]:
+    """A person with so many pixels of either hand, of its first and its last class in turn."""
+    mask = np.ones((320, 320), np.uint8)
+    mask[100, :left], mask[200, :right] = np.resize((2, 17), left), np.resize((18, 33), right)
+    return mask
+
+
+def test_rhd_prominent_hand_is_the_one_with_more_pixels_in_the_mask(tmp_path: Path) -> None:
+    truths = threed.write_rhd(tmp_path, hide=False)
+    pixels = {"training/mask/00000": (30, 29), "training/mask/00001": (10, 11), "evaluation/mask/00000": (5, 5)}
+    for name, counts in pixels.items():
+        save(tmp_path / f"{name}.png", rhd_mask(*counts))
+    data = imported("rhd", tmp_path, tmp_path / "o.h5", hands="prominent", crop="none")
+    assert data.config["hands"] == "prominent" and data.read("split").tolist() == [0, 0, 2]
+    assert data.read("handedness").tolist() == [LEFT, RIGHT, RIGHT]  # the right one of equals, as in the paper's reader
+    points = points_of([truths[k] for k in (0, 3, 5)])  # of three pairs
+    np.testing.assert_allclose(data.read("keypoints_3d"), points, atol=2e-6)
+    assert [(mask == 1).sum() for mask in data.read("mask")] == [30, 11, 5]
+    assert len(imported("rhd", tmp_path, tmp_path / "both.h5")) == 6
+
+
+def test_rhd_prominent_hand_needs_its_mask_but_no_visible_joint(tmp_path: Path) -> None:
+    threed.write_rhd(tmp_path)
+    save(tmp_path / "training/mask/00001.png", rhd_mask(2, 1))  # no joint of its left hand is visible
+    data = imported("rhd", tmp_path, tmp_path / "o.h5", hands="prominent", split="train")
+    assert data.read("handedness")[1] == LEFT and data.read("visibility")[1].tolist() == [1] * 21
+    (tmp_path / "training/mask/00000.png").unlink()
+    refused(run("rhd", tmp_path, tmp_path / "p.h5", "--hands", "prominent"), "mask/00000.png")
+    done = run("rhd", tmp_path, tmp_path / "p.h5", "--hands", "prominent", "--skip-missing")
+    assert done.exit_code == 0 and len(HandDataset(tmp_path / "p.h5")) == 2
+
+
 def test_rhd_wrong_order_of_joints_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threed, "tip_to_palm", lambda values, wrist_first: values)
     threed.write_rhd(tmp_path)
@@ -178,6 +215,35 @@ def test_stb_wrist_as_asked(sources: dict[str, tuple[Path, list[Truth]]], tmp_pa
     dropped = imported("stb", source, tmp_path / "drop.h5", wrist="drop", limit=1)
     assert dropped.read("visibility")[0, 0] == 0 and np.isnan(dropped.read("keypoints_3d")[0, 0]).all()
     np.testing.assert_allclose(dropped.read("keypoints_3d")[0, 1:], truth[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("views", "taken"),
+    [
+        ("all", ["BB_left", "BB_right", "SK_color"]),
+        ("BB", ["BB_left", "BB_right"]),
+        ("BB_left", ["BB_left"]),
+        ("BB_right", ["BB_right"]),
+        ("SK_color", ["SK_color"]),
+    ],
+)
+def test_stb_views_as_asked(
+    views: str, taken: list[str], sources: dict[str, tuple[Path, list[Truth]]], tmp_path: Path
+) -> None:
+    source, truths = sources["stb"]
+    data = imported("stb", source, tmp_path / "o.h5", views=views)
+    wanted = [truth for truth in truths if any(view in truth.image for view in taken)]
+    assert data.config["views"] == views and len(data) == 4 * len(taken)  # two sequences of two frames
+    assert data.read("split").tolist() == [truth.split for truth in wanted]
+    np.testing.assert_allclose(data.read("keypoints_3d"), points_of(wanted), atol=2e-6)
+
+
+def test_stb_labels_of_other_cameras_are_not_asked_for(tmp_path: Path) -> None:
+    threed.write_stb(tmp_path)
+    for file in (tmp_path / "labels").glob("*_SK.mat"):
+        file.unlink()
+    assert run("stb", tmp_path, tmp_path / "o.h5", "--views", "BB_left").exit_code == 0
+    refused(run("stb", tmp_path, tmp_path / "p.h5", "--views", "SK_color"), "looked for", "_SK.mat")
 
 
 def test_freihand_versions_are_one_pose_and_masks_come_with_training(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from import_commands import edit, no_image, refused, run
+from import_commands import edit, no_image, refused, run, with_exif_turn
 from layouts import flat, threed
 from layouts.hands import save
 from layouts.umetrack import write_umetrack
@@ -52,6 +52,7 @@ def test_archive_and_file_in_place_of_a_folder(coco: Path, tmp_path: Path) -> No
         ("--split", "best"), ("--split", "8:1"), ("--split", "0:0:0"), ("--split", "-1:1:1"), ("--split", "s1"),
         ("--val", "1"), ("--val", "nan"), ("--crop", "round"), ("--margin", "-0.1"), ("--size", "7"),
         ("--channels", "cmyk"), ("--hands", "none"), ("--limit", "0"), ("--wrist", "palm"),
+        ("--hands", "prominent"), ("--views", "BB_left"), ("--views", "left"),
     ],
 )  # fmt: skip
 def test_bad_options_are_named(option: tuple[str, str], coco: Path, tmp_path: Path) -> None:
@@ -115,15 +116,23 @@ def test_bad_images_are_named_or_counted(
 def test_exif_turns_are_followed_where_the_labels_follow_them(tmp_path: Path) -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     image[:20, :20] = 255
-    data = cv2.imencode(".jpg", image)[1].tobytes()
-    # APP1 with an EXIF of one entry, orientation 6: to be turned clockwise
-    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
-    exif = b"Exif\x00\x00" + tiff
     path = tmp_path / "a.jpg"
-    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    path.write_bytes(with_exif_turn(cv2.imencode(".jpg", image)[1].tobytes(), 6))
     np.testing.assert_array_equal(photo(path)() > 127, image > 127)
     np.testing.assert_array_equal(photo(path, (60, 40))() > 127, image > 127)
     np.testing.assert_array_equal(photo(path, (40, 60))() > 127, np.rot90(image, -1) > 127)
+
+
+@pytest.mark.parametrize(("orientation", "quarters"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_frames_are_turned_as_viewers_show_them(orientation: int, quarters: int, tmp_path: Path) -> None:
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:16, :32] = 255
+    (tmp_path / "rec").mkdir()
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    (tmp_path / "rec" / "phone.jpg").write_bytes(with_exif_turn(jpeg, orientation))
+    assert run("frames", tmp_path / "rec", tmp_path / "o.h5", "--crop", "none", "--channels", "rgb").exit_code == 0
+    images = HandDataset(tmp_path / "o.h5").read("images")
+    np.testing.assert_array_equal(images[0] > 127, np.rot90(picture, quarters) > 127)
 
 
 COCO_FAULTS: dict[str, tuple[Callable[[Any], Any], str]] = {

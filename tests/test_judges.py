@@ -250,6 +250,7 @@ REAL_HANDS = "OUT --real real.h5 --renders real.h5 --first 8 --gap 2"
         ("dvae_pose", "labelled real.h5 OUT --seeds 0", "--seeds: 0"),
         ("dvae_pose", "labelled real.h5 OUT --percent 5 200", "--percent: 200"),
         ("dvae_pose", "protocol rhd OUT OUT --set steps=x", "--set steps=x"),
+        ("dvae_pose", "protocol rhd OUT OUT --seeds 0", "--seeds: 0"),
         ("dvae_study", "joint real.h5 OUT --seeds 0", "--seeds: 0"),
         ("dvae_study", "weights real.h5 OUT --betas --latents", "--betas"),
         ("dvae_study", "", "{weights,joint}"),

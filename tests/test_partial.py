@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rows import random_rows, write_rows
 
+from handaug.cli.main import main
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.partial import PartialOutput, claim_output
 from handaug.data_specs.reader import HandDataset
@@ -173,6 +176,58 @@ def test_a_pipe_is_no_output(tmp_path: Path) -> None:
     for overwrite in (False, True):
         with pytest.raises(InputError, match="is a device or pipe"):
             PartialOutput.open(tmp_path / "pipe", {}, overwrite=overwrite)
+
+
+def test_a_file_that_is_no_dataset_is_never_replaced(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = [1]
+    (tmp_path / "thesis.txt").write_text("precious")
+    (tmp_path / "empty.h5").touch()
+    for out in list(tmp_path.iterdir()):
+        content = out.read_bytes()
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match=f"{out.name}: is no dataset of handaug; choose another output"):
+                PartialOutput.open(out, {}, overwrite=overwrite)
+        assert out.read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("kept", [48, 0.5])
+def test_a_damaged_dataset_is_replaced_where_asked(kept: float, tmp_path: Path) -> None:
+    out = write_rows(tmp_path / "a.h5", random_rows(2))
+    content = out.read_bytes()
+    out.write_bytes(content[: int(kept if kept > 1 else kept * len(content))])
+    with pytest.raises(InputError, match=r"a\.h5: exists with another configuration; add --overwrite"):
+        PartialOutput.open(out, {}, overwrite=False)
+    work = _partial(out, {}, overwrite=True)
+    write_rows(work.shard(0), random_rows(2))
+    work.assemble(1, seed=0)
+    assert verify_dataset(out) == []
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Path]:
+    """A dataset that another program has open for writing."""
+    path = write_rows(tmp_path / "held.h5", random_rows(2))
+    program = "import sys, time, h5py; f = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+        yield path
+        process.kill()
+
+
+def test_a_file_that_another_program_writes_is_not_called_damaged(held: Path) -> None:
+    words = "held.h5: is open for writing in another program, or its disk has no file locks; close it, or set HDF5_USE"
+    for command in ("verify", "inspect"):
+        told = CliRunner().invoke(main, [command, str(held)])
+        assert told.exit_code == 2 and words in told.stderr and not told.stdout
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=words):
+            PartialOutput.open(held, {}, overwrite=overwrite)
+    held.rename(held.with_name("a.h5.partial"))
+    with pytest.raises(InputError, match=r"a\.h5\.partial: is open for writing"):
+        PartialOutput.open(held.with_name("a.h5"), {}, overwrite=True)
+    assert [path.name for path in held.parent.iterdir()] == ["a.h5.partial"]
 
 
 def test_kill_in_the_middle_then_the_same_command(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ class ExportConfig:
     split: str = "all"
     """all, train, val or test."""
     limit: int | None = None
-    """At most so many rows, the first of the file; all by default."""
+    """At most so many rows, the first of the file; all by default. Formats that write an image with all of its hands
+    take whole images."""
     quality: int | None = None
     """Quality of JPEG images, 1 to 100; PNG, which loses nothing, by default."""
     shard_rows: int | None = None
@@ -108,7 +109,9 @@ class Exporter(ABC):
     name: ClassVar[str]
     """The name users give; set by `register_exporter`."""
     by_frame: ClassVar[bool] = False
-    """Whether all hands of one image go into `convert` together."""
+    """Whether all hands of one image go into `convert` together; `--limit` then cuts no image in two."""
+    needs: ClassVar[str] = "its values"
+    """What every row that `select` takes has, for messages."""
     may_be_jpeg: ClassVar[bool] = True
     """Whether `--quality` is understood."""
     shard_rows: ClassVar[int | None] = None

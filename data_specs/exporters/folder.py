@@ -19,7 +19,7 @@ DESCRIPTION = "handaug.json"
 """The file in every export that says what it is; a folder without one is never replaced."""
 
 _PARTS, _DONE = "parts", "parts.done"
-_LOCK = "lock"
+_LOCK, _NEW = "lock", f"{DESCRIPTION}.tmp"
 
 
 class PartialFolder:
@@ -45,7 +45,8 @@ class PartialFolder:
             None where `out` is this export already, and complete.
 
         Raises:
-            InputError: `out` cannot be written, holds something else, or another process is at work on it.
+            InputError: `out` cannot be written, it or the work folder holds something else, or another process is at
+                work on it.
         """
         if out.is_symlink():
             if not out.exists():
@@ -62,19 +63,13 @@ class PartialFolder:
             work.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"{out}: cannot be written ({error.strerror}); choose another output") from error
+        work._check_folder()
         work._acquire()
-        stored = work.folder / DESCRIPTION
-        if any(work.folder.iterdir()) and _identity_of(stored) != config_json(identity):
-            left = [path.name for path in work.folder.iterdir() if path.name != _LOCK]
-            if left and not overwrite:
-                work.release()
-                raise InputError(
-                    f"{work.folder}: holds unfinished work of another export; add --overwrite, or remove the folder"
-                )
-            for name in left:
-                remove_path(work.folder / name)
-        remove_path(work.folder / _DONE)
-        work._describe({})
+        try:
+            work._claim(overwrite)
+        except BaseException:
+            work.release()
+            raise
         return work
 
     def is_done(self, index: int) -> bool:
@@ -97,10 +92,7 @@ class PartialFolder:
     def finish(self, description: Mapping[str, Any]) -> None:
         """Describe the export, drop what served the work, and give the folder its final name."""
         self._describe(description)
-        # In one step: blocks of which a kill left half would count as done.
-        if (self.folder / _PARTS).exists():
-            os.replace(self.folder / _PARTS, self.folder / _DONE)
-        remove_path(self.folder / _DONE)
+        self._drop_parts()
         (self.folder / _LOCK).unlink()
         if self.out.exists():
             # There is no way to exchange two folders at once; a kill in between leaves complete work behind, and the
@@ -112,6 +104,7 @@ class PartialFolder:
 
     def remove(self) -> None:
         """Drop the work."""
+        self._clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def release(self) -> None:
@@ -125,6 +118,20 @@ class PartialFolder:
     def _part(self, index: int) -> Path:
         return self.folder / _PARTS / f"{index:06d}"
 
+    def _clear(self) -> None:
+        """Remove all but what says whose work it is, so that after a kill in between the folder is still ours."""
+        self._drop_parts()
+        for path in self.folder.iterdir():
+            if path.name not in (_LOCK, DESCRIPTION):
+                remove_path(path)
+
+    def _drop_parts(self) -> None:
+        """In one step: blocks of which a kill left half would count as done."""
+        remove_path(self.folder / _DONE)
+        if (self.folder / _PARTS).exists():
+            os.replace(self.folder / _PARTS, self.folder / _DONE)
+        remove_path(self.folder / _DONE)
+
     def _check_old(self, source: Path, overwrite: bool) -> None:
         """What stands under the final name is this export, or may be replaced."""
         if not self.out.is_dir():
@@ -137,9 +144,26 @@ class PartialFolder:
         if source.resolve().is_relative_to(self.out.resolve()):
             raise InputError(f"{self.out}: holds the dataset {source.name} itself; choose another output")
 
+    def _check_folder(self) -> None:
+        """What stands where the work would be is ours: it says so, or a kill came before it could."""
+        others = [path for path in self.folder.iterdir() if path.name not in (_LOCK, _NEW)]
+        if others and not _identity_of(self.folder / DESCRIPTION):
+            raise InputError(f"{self.folder}: holds other files, where the unfinished work would be; move it")
+
+    def _claim(self, overwrite: bool) -> None:
+        """Say whose work it is; what another export left goes first, where it may."""
+        if _identity_of(self.folder / DESCRIPTION) not in ("", config_json(self.identity)):
+            if not overwrite:
+                raise InputError(
+                    f"{self.folder}: holds unfinished work of another export; add --overwrite, or remove the folder"
+                )
+            self._clear()
+        remove_path(self.folder / _DONE)
+        self._describe({})
+
     def _describe(self, more: Mapping[str, Any]) -> None:
         text = json.dumps({"identity": self.identity, **more}, indent=1)
-        temporary = self.folder / f"{DESCRIPTION}.tmp"
+        temporary = self.folder / _NEW
         with open(temporary, "w", encoding="utf-8") as handle:
             handle.write(text + "\n")
             handle.flush()

@@ -45,6 +45,8 @@ _BLOCK = 65536
 class FreiHandExporter(Exporter):
     """Hands with all 21 joints in 3D and a camera; others are left out."""
 
+    needs = "all joints in 3D"
+
     def __init__(self, dataset: HandDataset, config: ExportConfig) -> None:
         super().__init__(dataset, config)
         lacking = [name for name in ("keypoints_3d", "camera") if not dataset.has(name)]

@@ -142,9 +142,10 @@ def _plan(dataset: HandDataset, exporter: Exporter) -> tuple[list[_Block], int]:
     rows = np.arange(len(dataset))
     if config.split != "all":
         rows = rows[splits == SPLITS[config.split]]
-    rows = rows[: config.limit]
     if not rows.size:
         raise InputError(f"{dataset.path}: has no row of the split {config.split}; there is nothing to export")
+    if config.limit is not None:
+        rows = _first(dataset, rows, config.limit, exporter.by_frame)
     size = config.shard_rows or exporter.shard_rows or BLOCK_ROWS
     blocks: list[_Block] = []
     for name, value in SPLITS.items():
@@ -161,8 +162,21 @@ def _plan(dataset: HandDataset, exporter: Exporter) -> tuple[list[_Block], int]:
             blocks.append(_Block(name, number, first, order[first:last], starts[low:high] - first))
     kept = sum(len(block.rows) for block in blocks)
     if not kept:
-        raise InputError(f"{dataset.path}: no row has what {config.format} needs of it; choose another format")
+        why = f"no row has {exporter.needs}, which {config.format} needs"
+        raise InputError(f"{dataset.path}: {why}; choose another format")
     return blocks, len(rows) - kept
+
+
+def _first(dataset: HandDataset, rows: NDArray[np.int64], limit: int, by_frame: bool) -> NDArray[np.int64]:
+    """The first `limit` rows; of whole images as many as they hold, since a hand left out would be background."""
+    order, starts = _frames(dataset, rows, by_frame)
+    ends = np.append(starts[1:], len(order))
+    whole = ends[ends <= limit]
+    if not whole.size:
+        raise InputError(
+            f"--limit {limit}: the {ends[0]} hands of the first image stay together; give {ends[0]} or more"
+        )
+    return np.sort(order[: whole[-1]])
 
 
 def _frames(

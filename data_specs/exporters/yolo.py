@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from handaug.data_specs.errors import InputError
 from handaug.data_specs.exporters.base import Converted, Exporter, Part, Row, register_exporter
 from handaug.data_specs.exporters.boxes import hand_box, same_pictures
 from handaug.data_specs.joints import JOINTS, N_JOINTS
@@ -24,12 +26,19 @@ class YoloPoseExporter(Exporter):
     """One class, hand, with 21 keypoints: Ultralytics' own flips do not toggle a class left or right."""
 
     by_frame = True
+    needs = "a label"
 
     @property
     def fields(self) -> tuple[str, ...]:
         """All that a label needs."""
         wanted = ("images", "keypoints_2d", "visibility", "mask")
         return tuple(name for name in wanted if self.dataset.has(name))
+
+    def select(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """None of a split without any label; which pictures of another are left out shows when they are read."""
+        if self.dataset.has("mask") or (self.dataset.read("visibility", rows) != NOT_LABELLED).any():
+            return rows
+        return rows[:0]
 
     def convert(self, split: str, place: int, rows: Sequence[Row]) -> Converted:
         """An image and its text of one line a hand are named after the first row.
@@ -50,9 +59,12 @@ class YoloPoseExporter(Exporter):
 
     def finish(self, folder: Path, parts: dict[str, list[Part]]) -> dict[str, Any]:
         """`data.yaml`; it names no folder, so that Ultralytics takes the one it lies in."""
+        written = [split for split in parts if (folder / "images" / split).is_dir()]
+        if not written:
+            raise InputError(f"{self.dataset.path}: every picture has a hand without a label; choose another format")
         lines = [
             "# Hands, exported by handaug. A mirrored hand keeps its joints in place, so flip_idx is the identity.",
-            *(f"{split}: images/{split}" for split in parts),
+            *(f"{split}: images/{split}" for split in written),
             f"kpt_shape: [{N_JOINTS}, 3]",
             f"flip_idx: {json.dumps(list(range(N_JOINTS)))}",
             "names:",

@@ -28,6 +28,7 @@ __all__ = [
     "plane",
     "read_bytes",
     "read_json",
+    "upright_photo",
 ]
 
 _CHUNK = 1 << 20
@@ -310,13 +311,18 @@ class _Stream:
 
 
 def photo(path: Path, size: tuple[int, int] | None = None) -> Pixels:
-    """An image file as `Hand.image` wants it; opened when it is called.
+    """An image file as `Hand.image` wants it, its pixels as stored; opened when it is called.
 
     Args:
         path: A JPEG, PNG or whatever OpenCV reads.
         size: Width and height that the labels state; a picture whose EXIF turn makes it fit is turned.
     """
     return functools.partial(_load_photo, path, size)
+
+
+def upright_photo(path: Path) -> Pixels:
+    """An image file without labels, turned as its EXIF asks and viewers show it; opened when it is called."""
+    return functools.partial(_load_upright, path)
 
 
 def plane(path: Path) -> Pixels:
@@ -356,6 +362,12 @@ def _load_photo(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
             )
         image = turned
     return image
+
+
+def _load_upright(path: Path) -> NDArray[np.uint8]:
+    import cv2
+
+    return _read_image(path, cv2.IMREAD_COLOR)[1]
 
 
 def _decode(data: bytes, flags: int) -> NDArray[np.uint8] | None:

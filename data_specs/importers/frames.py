@@ -1,8 +1,9 @@
 """A folder of pictures without labels, such as the user's own recordings: they lend their look to minted images.
 
-Every picture below SRC is one, in the order of the names; the folder in which it lies is its group, since frames of one
-recording belong together. Nothing is labelled: `--crop square` takes the middle of the picture, so cut to the hand
-beforehand where it does not fill the frame, or take `--crop none`.
+Every picture below SRC is one, in the order of the names and as viewers show it: phones store theirs on the side and
+note the turn. The folder in which it lies is its group, since frames of one recording belong together. Nothing is
+labelled: `--crop square` takes the middle of the picture, so cut to the hand beforehand where it does not fill the
+frame, or take `--crop none`.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from handaug.data_specs.importers.files import find_root, photo
+from handaug.data_specs.importers.files import find_root, upright_photo
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.importers.records import Hand, Unit, stable_id
 from handaug.data_specs.joints import N_JOINTS
@@ -62,7 +63,7 @@ class _Frames:
         name = self._names[index]
         yield Hand(
             name=str(self._root / name),
-            image=photo(self._root / name),
+            image=upright_photo(self._root / name),
             image_key=name,
             pose_key=name,
             side=None,

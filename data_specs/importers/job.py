@@ -102,7 +102,7 @@ def import_dataset(
         _FILES: files_digest(opened, range(len(opened))),
         **options.identity(),
     }
-    work = PartialOutput.open(out, config, overwrite=overwrite, by_shard=(_FILES,))
+    work = PartialOutput.open(out, config, overwrite=overwrite, by_shard=(_FILES,), absent={"views": "all"})
     if work is None:
         progress.note(f"{out}: complete, nothing to do")
         return out

@@ -9,8 +9,9 @@ from handaug.data_specs.schema import LEFT, RIGHT, SPLITS
 __all__ = ["ImportOptions"]
 
 _CHANNELS = {"mono": 1, "rgb": 3}
-_HANDS = {"left": (LEFT,), "right": (RIGHT,), "both": (LEFT, RIGHT)}
+_HANDS = {"left": (LEFT,), "right": (RIGHT,), "both": (LEFT, RIGHT), "prominent": (LEFT, RIGHT)}
 WRISTS = ("extrapolate", "palm", "drop")
+VIEWS = ("all", "BB", "BB_left", "BB_right", "SK_color")
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ class ImportOptions:
     channels: str = "mono"
     """`mono` (grey by luminance, sRGB-encoded) or `rgb`."""
     hands: str = "both"
-    """`left`, `right` or `both`."""
+    """`left`, `right` or `both`; RHD also `prominent`: of each image the hand with more pixels in the mask."""
     limit: int | None = None
     """At most that many hands, the first ones."""
     skip_missing: bool = False
     """Leave hands out whose files or labels are missing or damaged, and count them. No part of the file's identity."""
     wrist: str | None = None
     """STB only: what stands for the wrist, which it does not label; see the reader."""
+    views: str = "all"
+    """STB only: one camera's images, or `BB`, both of the stereo pair; `all` is every camera."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.val < 1:
@@ -59,6 +62,8 @@ class ImportOptions:
             raise InputError(f"--limit {self.limit}: give at least 1")
         if self.wrist is not None and self.wrist not in WRISTS:
             raise InputError(f"--wrist {self.wrist}: choose {', '.join(WRISTS)}")
+        if self.views not in VIEWS:
+            raise InputError(f"--views {self.views}: choose {', '.join(VIEWS)}")
 
     @property
     def shares(self) -> tuple[float, float, float] | None:
@@ -102,4 +107,5 @@ class ImportOptions:
             "hands": self.hands,
             "limit": self.limit,
             "wrist": self.wrist,
+            "views": self.views,
         }

@@ -103,7 +103,7 @@ class Source(Protocol):
         """Name, group and split of a unit; cheap."""
 
     def read(self, index: int) -> Iterable[Hand]:
-        """The hands labelled in a unit, none where nothing is; opens label files but no image."""
+        """The hands labelled in a unit, none where nothing is; opens label files, a mask among them, but no image."""
 
 
 def all_visible() -> NDArray[np.uint8]:

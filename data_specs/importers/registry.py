@@ -66,6 +66,10 @@ def find_format(name: str, path: Path, options: ImportOptions) -> Format:
         raise InputError(f"--split {options.split}: {name} knows {', '.join(known)}, or shares such as 8:1:1")
     if options.wrist is not None and name != "stb":
         raise InputError(f"--wrist {options.wrist}: is for stb, whose labels have no wrist; {name} has one")
+    if options.views != "all" and name != "stb":
+        raise InputError(f"--views {options.views}: is for stb, which has three cameras; leave it out for {name}")
+    if options.hands == "prominent" and name != "rhd":
+        raise InputError(f"--hands prominent: is for rhd, whose masks tell which that is; {name} has left, right, both")
     if not path.exists():
         raise InputError(f"{path}: no such folder; give the folder in which {form.title} lies")
     return form

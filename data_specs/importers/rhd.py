@@ -3,6 +3,9 @@
 `{training,evaluation}/{color,mask}/%05d.png` and `anno_{training,evaluation}.pickle`, {id: {'uv_vis': (42, 3), 'xyz':
 (42, 3) metres, 'K': (3, 3)}}; joints 0..20 are the left hand, 21..41 the right one, each wrist first and then every
 finger from TIP to PALM. uv = K xyz / z. Masks: 1 person, 2..17 left hand, 18..33 right hand.
+
+`--hands prominent` takes one hand of each image as Zimmermann and Brox' reader does: the left one where it has more
+pixels in the mask than the right one, else the right one, whether or not a joint is visible.
 """
 
 import functools
@@ -35,20 +38,24 @@ __all__ = ["open_source"]
 
 _PARTS = {"training": TRAIN, "evaluation": TEST}
 _SIZE = (320, 320)
+_HANDS = (slice(2, 18), slice(18, 34))
+"""Values in the mask of the left and of the right hand."""
 
 
 def open_source(path: Path, options: ImportOptions) -> "_Rhd":
     """Open the folder that holds `training` and `evaluation`, or one of them."""
     needs = [f"{part}/anno_{part}.pickle" for part in _PARTS]
-    return _Rhd(find_root(path, "Rendered Hand Pose Dataset", needs, ("RHD_published_v2",)))
+    root = find_root(path, "Rendered Hand Pose Dataset", needs, ("RHD_published_v2",))
+    return _Rhd(root, options.hands == "prominent")
 
 
 class _Rhd:
     origin = "rhd"
     fields = ("keypoints_3d", "camera", "mask")
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, prominent: bool) -> None:
         self._root = root
+        self._prominent = prominent
         self._labels: dict[str, dict[int, Any]] = {}
         notes, files = [], []
         for part in _PARTS:
@@ -83,10 +90,10 @@ class _Rhd:
         name = f"{part}/{number:05d}"
         image = photo(self._root / part / "color" / f"{number:05d}.png", _SIZE)
         parts = functools.cache(plane(self._root / part / "mask" / f"{number:05d}.png"))
-        for side in (LEFT, RIGHT):
+        for side in (_larger(parts()),) if self._prominent else (LEFT, RIGHT):
             rows = slice(21 * side, 21 * side + 21)
             seen = reorder(uv_vis[rows, 2:], "rhd")[:, 0] > 0
-            if not seen.any():
+            if not (self._prominent or seen.any()):
                 continue  # behind the body or off the image: nothing to see of this hand
             yield Hand(
                 name=str(self._root / part / "color" / f"{number:05d}.png"),
@@ -104,10 +111,18 @@ class _Rhd:
             )
 
 
+def _larger(parts: NDArray[np.uint8]) -> int:
+    """The side with more pixels in a mask as stored."""
+    counts = np.bincount(parts.ravel(), minlength=256)
+    left, right = (counts[values].sum() for values in _HANDS)
+    return LEFT if left > right else RIGHT
+
+
 def _mask(parts: Any, side: int) -> NDArray[np.uint8]:
     """Our mask values for one hand; the rest of the person counts as its forearm."""
     values = np.zeros(256, np.uint8)
     values[1] = MASK_FOREARM
-    values[2:18], values[18:34] = (MASK_HAND, MASK_OTHER_HAND) if side == LEFT else (MASK_OTHER_HAND, MASK_HAND)
+    values[_HANDS[LEFT]] = values[_HANDS[RIGHT]] = MASK_OTHER_HAND
+    values[_HANDS[side]] = MASK_HAND
     mask: NDArray[np.uint8] = values[parts()]
     return mask

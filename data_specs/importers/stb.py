@@ -6,6 +6,9 @@ camera (the right one stands 120.054 mm to its right), SK labels in the RealSens
 
 Joint 0 is the palm centre, not the wrist. `--wrist extrapolate` (default) puts the wrist at ring_mcp + 2 (palm -
 ring_mcp), as Zimmermann and Brox do; `palm` stores the palm centre as the wrist; `drop` leaves the wrist unlabelled.
+
+Each of the 18,000 frames is seen by three colour cameras. `--views BB_left` (or another one) takes each frame once:
+15,000 for training, 3,000 for testing. `--views BB` takes both images of the stereo pair, as Zimmermann and Brox do.
 """
 
 import bisect
@@ -42,31 +45,36 @@ _WRIST, _RING_MCP = JOINTS.index("wrist"), JOINTS.index("ring_mcp")
 def open_source(path: Path, options: ImportOptions) -> "_Stb":
     """Open the folder that holds `images` and `labels`."""
     title = "Stereo Hand Pose Tracking Benchmark"
-    root = find_root(path, title, ["labels/B?Counting_*.mat", "labels/B?Random_*.mat"])
-    return _Stb(root, options.wrist or "extrapolate")
+    chosen = {
+        camera: [view for view in views if options.views in ("all", camera, view)] for camera, views in _VIEWS.items()
+    }
+    views = {camera: names for camera, names in chosen.items() if names}
+    needs = [f"labels/B?{what}_{camera}.mat" for camera in views for what in ("Counting", "Random")]
+    return _Stb(find_root(path, title, needs), options.wrist or "extrapolate", views)
 
 
 class _Stb:
     origin = "stb"
     fields = ("keypoints_3d", "camera")
 
-    def __init__(self, root: Path, wrist: str) -> None:
+    def __init__(self, root: Path, wrist: str, views: dict[str, list[str]]) -> None:
         self._root = root
         self._wrist = wrist
         self._tracks: list[tuple[str, str, NDArray[np.float64]]] = []
         """Sequence, view, (frames, 21, 3) metres in that view's camera, joints in our order."""
         missing, read = [], []
         for sequence in _SEQUENCES:
-            files = {camera: root / "labels" / f"{sequence}_{camera}.mat" for camera in _VIEWS}
+            files = {camera: root / "labels" / f"{sequence}_{camera}.mat" for camera in views}
             if not any(file.is_file() for file in files.values()):
                 if (root / "images" / sequence).is_dir():
-                    raise MissingError(f"{files['BB']}: is missing, images/{sequence} is there; complete the download")
+                    file = next(iter(files.values()))
+                    raise MissingError(f"{file}: is missing, images/{sequence} is there; complete the download")
                 missing.append(sequence)
             for camera, file in files.items():
                 if file.is_file():
                     read.append(file)
                     labels = _labels(file)
-                    self._tracks += [(sequence, view, _in_view(labels, view)) for view in _VIEWS[camera]]
+                    self._tracks += [(sequence, view, _in_view(labels, view)) for view in views[camera]]
         self.labels = content_digest(read)
         self._ends = np.cumsum([len(track) for _, _, track in self._tracks]).tolist()
         self.notes = (f"sequences not there: {', '.join(missing)}",) if missing else ()
