@@ -84,6 +84,18 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
     help="Weights of photo (--hdris), room and sky (made by formula): what lights the hands and stands behind them.",
 )
 @click.option(
+    "--ages",
+    metavar="MIX",
+    default="child=0.15,adult=0.425,old=0.425",
+    help="Weights of child, adult, old: about 5 to 15 years, to 50, above. Not with --hand-model mano.",
+)
+@click.option(
+    "--tones",
+    metavar="MIX",
+    default="light=1,medium=1,dark=1",
+    help="Weights of light, medium, dark skin: thirds of the scale of tones.",
+)
+@click.option(
     "--sensor",
     metavar="standard|clean|rough",
     default="standard",
@@ -131,7 +143,8 @@ def command(
 
     Each pose is drawn in K appearances from a shared pool; train, val and test (80/10/10) share neither poses nor
     appearances. Beside OUT lies a contact sheet (.png). A run that was stopped goes on with the same command.
-    A MIX is one NAME, or weights NAME=WEIGHT,NAME=WEIGHT,... of what is drawn for each pose (environments: appearance).
+    A MIX is one NAME, or weights NAME=WEIGHT,NAME=WEIGHT,... of what is drawn for each pose (environments, tones:
+    appearance).
     """
     from handaug.render.config import RenderConfig
 

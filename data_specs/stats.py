@@ -32,6 +32,10 @@ _BENT = [(0 if k == 0 else chain[k - 1], chain[k], chain[k + 1]) for chain in FI
 _BENT_NAMES = [JOINTS[middle] for _, middle, _ in _BENT]
 _MIDDLE = (0, 9, 10, 11, 12)
 _INDEX, _MIDDLE_MCP, _LITTLE = 5, 9, 17
+_DRAWN = ("shape", "pose_factors", "appearance_factors")
+"""Fields of what was drawn; root attributes of these names tell what their entries are."""
+_NUMBERS = ("age", "draws", "tone", "exposure_value")
+"""What is shown of a rendered file's shapes and factors beside the kinds."""
 _CAMERA_AT = 0.05  # metres: joints nearer to the origin than this are relative to the hand itself
 
 
@@ -151,7 +155,7 @@ def collect_stats(dataset: HandDataset) -> dict[str, Histogram]:
         raise InputError(f"{dataset.path}: has no rows; make it again or give another file")
     found = _empty(dataset)
     fields = [f for f in ("keypoints_2d", "keypoints_3d", "visibility", "handedness", "occlusion") if dataset.has(f)]
-    fields += [f for f in ("pose_factors", "appearance_factors", "provenance/label_error_px") if dataset.has(f)]
+    fields += [f for f in (*_DRAWN, "provenance/label_error_px") if dataset.has(f)]
     for rows in dataset.iter_batches(_BLOCK, fields):
         _add_labels(found, rows, dataset)
     block = max(1, min(64, _BLOCK_PIXELS // (dataset.size[0] * dataset.size[1] * dataset.channels)))
@@ -184,7 +188,10 @@ def _empty(dataset: HandDataset) -> dict[str, Histogram]:
         "brightness": _grid("grey level of the hand (at its joints)", 0, 255, 51),
         "picture": _grid("mean grey level of the picture", 0, 255, 51),
         "contrast": _grid("standard deviation of the picture's grey levels", 0, 128, 64),
+        "age": _grid("age: 1/3 child, 2/3 young adult, 1 old", 0, 1, 50),
+        "draws": _kinds("poses drawn for a hand, 12 at most", [str(n) for n in range(1, 13)]),
         "tone": _grid("skin tone, 0 lightest, 1 darkest", 0, 1, 20),
+        "exposure_value": _grid("exposure missed by, stops", -1.6, 1.6, 32),
         "label_error": _grid("label error of minted rows, px", 0, 20, 40),
     }
     choices: dict[str, list[str]] = json.loads(str(dataset.attrs.get("choices", "{}")))
@@ -217,11 +224,11 @@ def _add_labels(found: dict[str, Histogram], rows: dict[str, NDArray[Any]], data
         found["label_error"].add(rows["provenance/label_error_px"])
     if "keypoints_3d" in rows:
         _add_joints(found, np.where(labelled[..., None], rows["keypoints_3d"].astype(np.float64), np.nan), rows)
-    for field in ("pose_factors", "appearance_factors"):
+    for field in _DRAWN:
         names = [str(name) for name in dataset.attrs.get(field, [])]
         for column, name in enumerate(names if field in rows else []):
-            if name == "tone" or (name in found and found[name].categories is not None):
-                found[name].add(rows[field][:, column])
+            if name in _NUMBERS or (name in found and found[name].categories is not None):
+                found[name].add(rows[field][:, column] - (name == "draws"))  # they begin with 1
 
 
 def _add_joints(found: dict[str, Histogram], joints: Floats, rows: dict[str, NDArray[Any]]) -> None:

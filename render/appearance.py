@@ -6,9 +6,10 @@ Appearance a is drawn from (seed, a) alone. Choices, with their reasons:
   deviation), any azimuth.
 - *Lamps*: one or two, mostly in front of the hand so that most of what is seen is lit, with one in five a rim light
   from behind; small lamps throw hard shadows, large ones none. The panorama keeps between 15 and 100 % of the light.
-- *Skin*: melanin from the lightest to very dark skin, uniform in the logarithm of reflectance so that no tone is rare;
-  blood and its oxygen vary independently of it (`handaug.render.skin_model`). Gloss, relief and the reach of light
-  inside are at the dull, fine and short end: `benchmarks/realism.py` takes waxy and lizard-like hands for no hands.
+- *Skin*: melanin from the lightest to very dark skin, uniform in the logarithm of reflectance so that no tone is rare,
+  or in other shares (`handaug.render.shares`); blood and its oxygen vary independently of it
+  (`handaug.render.skin_model`). Gloss, relief and the reach of light inside are at the dull, fine and short end:
+  `benchmarks/realism.py` takes waxy and lizard-like hands for no hands.
 - *Sensor*: the exposure is metered from the appearance and then missed by up to a stop, never fitted to an image.
   `clean` leaves out what a chip and a lens add; `rough` adds motion and defocus blur, contrast, casts, JPEG.
 """
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from handaug.render.environment import Room, make_surrounding
 from handaug.render.scene import SKIN_LAYOUTS, Appearance, Backdrop, Lamp, Sensor, Skin, Vector
 from handaug.render.seeds import Factor, Kind, generator, identity
+from handaug.render.shares import TONES
 from handaug.render.skin_model import LUMINANCE, TYPICAL_BLOOD, melanin_of_tone, skin_reflectance
 
 __all__ = ["APPEARANCE_FACTORS", "appearance_factors", "sample_appearance", "sample_rig"]
@@ -49,6 +51,7 @@ def sample_appearance(
     library: str = "",
     surroundings: Mapping[str, float] = MappingProxyType({"photo": 1.0}),
     sensor: str = "standard",
+    tones: Mapping[str, float] = TONES.default,
     rig: int = -1,
 ) -> Appearance:
     """Appearance `number` of a seed.
@@ -61,6 +64,7 @@ def sample_appearance(
         library: Which panoramas and backgrounds the numbers point to; part of the identity alone.
         surroundings: Weights of `environment.ENVIRONMENTS`.
         sensor: `standard`, `clean` or `rough`.
+        tones: Shares of `shares.TONES`.
         rig: Number of the rig whose panorama, places of lamps and relief of the skin it shares; -1: all its own.
     """
 
@@ -76,7 +80,7 @@ def sample_appearance(
     chip = _sensor(rng(Factor.CAMERA))
     if sensor != "standard":
         chip = _clean(chip) if sensor == "clean" else _roughen(chip, rng(Factor.ROUGHNESS))
-    shared = () if rig < 0 else ("rig", rig)
+    shared = (*(() if rig < 0 else ("rig", rig)), *TONES.asked(tones))
     drawn = Appearance(
         number=number,
         identity=identity("appearance", seed, number, library, sorted(surroundings.items()), sensor, *shared),
@@ -85,7 +89,7 @@ def sample_appearance(
         rotation=rotation,
         environment_share=share,
         lamps=_lamps(rng(Factor.LAMPS), 1.15 - share),
-        skin=_skin(rng(Factor.SKIN), rng(Factor.SKIN_DETAIL)),
+        skin=_skin(rng(Factor.SKIN), rng(Factor.SKIN_DETAIL), tones=tones),
         backdrop=_backdrop(rng(Factor.BACKDROP), backgrounds),
         sensor=chip,
     )
@@ -214,9 +218,14 @@ def _lamps(rng: np.random.Generator, total: float, count: int | None = None) -> 
     )
 
 
-def _skin(rng: np.random.Generator, detail: np.random.Generator, tone: float | None = None) -> Skin:
+def _skin(
+    rng: np.random.Generator,
+    detail: np.random.Generator,
+    tone: float | None = None,
+    tones: Mapping[str, float] = TONES.default,
+) -> Skin:
     drawn = float(rng.uniform())
-    tone = drawn if tone is None else tone
+    tone = TONES.moved(drawn, tones) if tone is None else tone
     redness, yellowness = rng.normal(0, 1, 2)
     melanin = melanin_of_tone(tone)
     blood = _HAND_BLOOD * TYPICAL_BLOOD * float(np.exp(np.clip(0.25 * redness, -0.5, 0.5)))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -24,6 +25,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _BRIGHTEST_LAMP, _BRIGHTEST = 8.0, 1.5
 """A lamp out of focus spreads its light; after that, more than white would make the hand's smooth outline jagged."""
 PANORAMA_SUFFIXES = (".exr", ".hdr")
+_MOST_PIXELS = 1 << 28
+"""Of a panorama: Blender takes 16 bytes a pixel, and it is copied there. OpenCV itself decodes four times as many."""
+_BRIGHTEST_PIXEL, _DARKEST = 6e4, 1e-6
+"""What an infinite pixel counts as (`blender/panoramas.py`), and the mean that `lighting.measure` still brings up."""
 
 
 def image_files(folder: Path, flag: str, suffixes: tuple[str, ...]) -> list[Path]:
@@ -91,19 +96,40 @@ def check_pictures(hdris: str | None, backgrounds: str | None) -> None:
 
 
 def _check_panorama(path: Path) -> None:
-    """Decode it whole, with OpenCV: Blender is in other processes."""
+    """Decode it whole, with OpenCV: Blender is in other processes.
+
+    Single pixels that are no number are let through, since they become black there.
+    """
     os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
     import cv2
 
     loud = cv2.setLogLevel(0)
     try:
+        if _promised_pixels(path) > _MOST_PIXELS:
+            raise InputError(f"--hdris {path}: has too many pixels to decode, make it smaller")
         pixels = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-    except cv2.error:  # more pixels than it decodes
+    except (OSError, cv2.error):  # OpenCV decodes no header that lies
         pixels = None
     finally:
         cv2.setLogLevel(loud)
     if pixels is None:
         raise InputError(f"--hdris {path}: not a readable panorama, remove or replace it")
+    if not np.isfinite(pixels).any():
+        raise InputError(f"--hdris {path}: a panorama without a finite pixel, remove or replace it")
+    np.nan_to_num(pixels, copy=False, posinf=_BRIGHTEST_PIXEL, neginf=0)
+    if pixels.mean(dtype=np.float64) <= _DARKEST:
+        raise InputError(f"--hdris {path}: a panorama that gives no light (black or negative), remove or replace it")
+
+
+def _promised_pixels(path: Path) -> int:
+    """How many pixels an OpenEXR's data window or a Radiance file's resolution holds; 0 where neither is found."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if window := re.search(rb"dataWindow\0box2i\0\x10\0\0\0(.{16})", head, re.DOTALL):
+        left, top, right, bottom = struct.unpack("<4i", window[1])
+        return int((right - left + 1) * (bottom - top + 1))
+    sides = re.search(rb"\n[-+][XY] +(\d{1,9}) +[-+][XY] +(\d{1,9})\n", head)
+    return int(sides[1]) * int(sides[2]) if sides else 0
 
 
 def backdrop(appearance: Appearance, light: Light, around: Surrounding, image: Floats | None, size: int) -> Floats:

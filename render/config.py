@@ -23,6 +23,7 @@ from handaug.render.environment import ENVIRONMENTS
 from handaug.render.mix import mix_text, parse_mix
 from handaug.render.pose_prior import KINDS
 from handaug.render.seeds import Kind, generator
+from handaug.render.shares import AGES, TONES
 from handaug.render.tabletop import SURFACES
 from handaug.render.viewpoint import CAMERAS
 from handaug.render.wear import CLOTHING, JEWELLERY
@@ -67,15 +68,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "pose_kinds": tuple(KINDS),
     "camera": tuple(CAMERAS),
     "environments": ENVIRONMENTS,
+    "ages": tuple(AGES.default),
+    "tones": tuple(TONES.default),
 }
 """Fields that hold weights, and what they choose from."""
-SCENE_VERSION = 7
+SCENE_VERSION = 8
 """Raised whenever the same config gives other pictures or labels, so that a render that an older handaug began is not
 gone on with. 2: joints seated (`render/seating.py`); 3: shorter last bones, pinches that meet, nails, no cut arms;
 4: hems and stripes that run straight, knuckles; 5: panoramas of 128 px (256) light the hand, lines
 and veins have four layouts and depend on age; 6: denoised in the window of the
 hand, lights told albedo and normals; tendons, folds in palms, thumbs that lie on fists; 7: wrinkles and tendons that
-depend on the pose, redder skin, fainter lines, wet skin that is no mirror, grips that touch."""
+depend on the pose, redder skin, fainter lines, wet skin that is no mirror, grips that touch; 8:
+sleeves that are wider over a glove."""
 MIN_SIZE, MAX_SIZE = 16, 1024
 POSES_PER_SHARD = 16
 _PATTERN = (TRAIN, TRAIN, TRAIN, VAL, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN)
@@ -130,6 +134,10 @@ class RenderConfig:
     """What the sensor does to an image: `clean`, `standard` or `rough`."""
     environments: str = "photo"
     """Weights of what lights the hand and stands behind it: `photo`, `room`, `sky`."""
+    ages: str = mix_text(AGES.default)
+    """Weights of `child`, `adult`, `old` (`shares.AGES`)."""
+    tones: str = "light=1,medium=1,dark=1"
+    """Weights of `light`, `medium`, `dark` skin (`shares.TONES`)."""
     parts: bool = False
     """Whether the segment seen by each pixel is stored."""
     normals: bool = False
@@ -171,6 +179,8 @@ class RenderConfig:
             )
         if (self.hand_model == "mano") != (self.mano_dir is not None):
             raise InputError("--hand-model mano and --mano-dir DIR, the folder of MANO_RIGHT.pkl, go together")
+        if self.hand_model == "mano" and AGES.asked(self.weights("ages")):
+            raise InputError(f"--ages {self.ages}: MANO's hands have no age, leave it out")
         if not self.occluders and self.occluder_kinds != RenderConfig.occluder_kinds:
             raise InputError(f"--occluder-kinds {self.occluder_kinds}: draws nothing by itself, add --occluders")
         if self.hands == "two" and self.occluders and "hand" in self.weights("occluder_kinds"):

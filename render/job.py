@@ -115,7 +115,20 @@ def render_dataset(
     shape = SHAPE_NAMES if config.hand_model == "anny" else ManoModel.shape_names
     work.assemble(config.shards, seed=config.seed, attrs={"shape": list(shape), **_NAMES}, progress=progress)
     _draw_sheet(out, config)
+    progress.note(_redrawn(out, config))
     return out
+
+
+def _redrawn(out: Path, config: RenderConfig) -> str:
+    """How many of the poses that were drawn for the hands of a file are not in it."""
+    column, each = POSE_FACTORS.index("draws"), config.appearances  # rows of a hand, one after another
+    block = each * max(1, 4096 // each)
+    rows = HandDataset(out).iter_batches(block, ["pose_factors"])
+    drawn, hands = sum(int(found["pose_factors"][::each, column].sum()) for found in rows), config.rows // each
+    return (
+        f"{drawn:,} poses were drawn for {hands:,} hands: {1 - hands / drawn:.1%} of them were drawn again, as fingers "
+        "entered each other or the palm."
+    )
 
 
 def _begun(work: PartialOutput) -> bool:
@@ -177,13 +190,14 @@ def _forecast(config: RenderConfig, images: int, workers: int) -> str:
 
 
 def _recorded(config: RenderConfig) -> dict[str, Any]:
-    """What the file stores as its config. Names and lengths of the user's pictures belong to it: other pictures,
-    another dataset. So does the version of the scene: shards of two are never put into one file."""
+    """What the file stores as its config. Names and lengths of the user's pictures belong to it, wherever they lie:
+    other pictures, another dataset. So does the version of the scene: shards of two are never put into one file."""
     recorded: dict[str, Any] = {"command": "render", "scene_version": SCENE_VERSION, **asdict(config)}
     for key, suffixes in (("hdris", PANORAMA_SUFFIXES), ("backgrounds", IMAGE_SUFFIXES)):
         folder = recorded[key]
         if folder is not None:
             files = image_files(Path(folder), f"--{key}", suffixes)
+            recorded[key] = True
             recorded[f"{key}_files"] = [[p.name, p.stat().st_size] for p in files]
     return recorded
 

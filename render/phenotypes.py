@@ -7,13 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, VARIATIONS
+from handaug.render.shares import AGES
 
-__all__ = ["Phenotypes", "age_of"]
+__all__ = ["Phenotypes", "age_of", "aged"]
 
 
 def age_of(shape: NDArray[np.floating[Any]], hand_model: str) -> float:
     """anny's age of a shape vector: 1/3 a child, 2/3 a young adult, 1 old; of MANO's hands, which have none, 2/3."""
     return float(shape[PHENOTYPES.index("age")]) if hand_model == "anny" else 2 / 3
+
+
+def aged(shape: NDArray[np.float64], shares: Mapping[str, float]) -> NDArray[np.float64]:
+    """A shape that was drawn, with the age that it has where ages have these shares (`shares.AGES`).
+
+    MANO's hands, which have none, go with the default shares alone (`RenderConfig`).
+    """
+    if not AGES.asked(shares):
+        return shape
+    out, at = shape.copy(), PHENOTYPES.index("age")
+    out[at] = AGES.moved(float(shape[at]), shares)
+    return out
 
 
 class Phenotypes:

@@ -31,12 +31,13 @@ from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, HandModel, PosedHand, 
 from handaug.render.labels import OTHER_HAND, PROP, rasterise, sight
 from handaug.render.maps import normal_map, uv_map
 from handaug.render.mesh import mirror_quads
-from handaug.render.phenotypes import age_of
+from handaug.render.phenotypes import age_of, aged
 from handaug.render.pose_prior import HandPose
 from handaug.render.props import PROPS, Prop
 from handaug.render.scene import HandScene, OtherHand, Thing
 from handaug.render.second_hand import Obstacle, place_beside
 from handaug.render.seeds import Factor, Kind, generator, identity
+from handaug.render.shares import AGES
 from handaug.render.tabletop import lay_behind
 from handaug.render.viewpoint import CAMERAS, NEAREST, NoViewError, describe_view, place_hand, to_camera
 from handaug.render.wear import adorn, glove, sleeve
@@ -147,7 +148,7 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
     def rng(factor: Factor) -> np.random.Generator:
         return generator(config.seed, Kind.POSE, pose, factor)
 
-    shape = model.sample_shape(rng(Factor.SHAPE))
+    shape = aged(model.sample_shape(rng(Factor.SHAPE)), config.weights("ages"))
     rest = model.rest(shape)
     occluding = rng(Factor.OCCLUDER)
     placed = _choose(occluding, config, "occluder_kinds") if config.occluders else "none"
@@ -193,7 +194,8 @@ def _on_surface(config: RenderConfig, rng: np.random.Generator, rows: list[_Row]
 def _labels(config: RenderConfig, model: HandModel, shape: NDArray[Any], pose: int, row: _Row, number: int) -> Rows:
     """The fields of hand `number` of a picture."""
     scene, joints = row.scene, row.posed.hand.joints
-    drawn_by = [getattr(config, name) for name in _POSE_FIELDS] + ["second"] * number
+    drawn_by = [getattr(config, name) for name in _POSE_FIELDS] + AGES.asked(config.weights("ages"))
+    drawn_by += ["second"] * number
     return {
         "keypoints_2d": project(scene.intrinsics, joints),
         "keypoints_3d": joints,
@@ -241,10 +243,10 @@ def _make(
     posed = model.pose(rest, angles)
     dressing = rng(Factor.CLOTHING)
     clothing = _choose(dressing, config, "clothing")
+    gloves = [glove(rng(Factor.GLOVE), model, posed)] if clothing in ("glove", "both") else []
     if clothing in ("sleeve", "both"):
-        things.append(sleeve(dressing, model, posed))
-    if clothing in ("glove", "both"):
-        things.append(glove(rng(Factor.GLOVE), model, posed))
+        things.append(sleeve(dressing, model, posed, gloves))
+    things += gloves
     adorning = rng(Factor.JEWELLERY)
     jewellery = _choose(adorning, config, "jewellery") if adorned else "none"
     jewellery, adornments = adorn(adorning, model, posed, jewellery, things)

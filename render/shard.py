@@ -62,6 +62,7 @@ class ShardRenderer:
             surface_of(self._model), hdris=config.hdris, relighting=config.relit, device=config.device, number=number
         )
         self._surroundings = config.weights("environments")
+        self._tones = config.weights("tones")
         folder = config.backgrounds
         self._backgrounds = image_files(Path(folder), "--backgrounds", IMAGE_SUFFIXES) if folder else []
         panoramas = image_files(Path(config.hdris), "--hdris", PANORAMA_SUFFIXES) if config.hdris else []
@@ -137,6 +138,7 @@ class ShardRenderer:
             library=self._library,
             surroundings=self._surroundings,
             sensor=self.config.sensor,
+            tones=self._tones,
             rig=rig,
         )
 

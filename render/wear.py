@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from handaug.data_specs.joints import FINGERS
 from handaug.data_specs.schema import MASK_FOREARM, MASK_HAND
@@ -34,12 +35,14 @@ Floats = NDArray[np.float64]
 _AROUND = 40
 _FOREARM = SEGMENTS.index("forearm")
 _APART = 0.002  # metres between a watch and a cuff
+_HEM = 1.4  # thickness of a hem in that of its cloth
+_SPARE = 0.001  # metres more over a glove: the arm leaves a tight sleeve, which is an ellipse, by some tenths of that
 _ROUND = 0.008  # metres, about: half the thickness of a finger
 _FINGER_NAMES = tuple(FINGERS)
 
 
-def sleeve(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing:
-    """A sleeve from near the wrist to beyond the elbow, with folds and a cuff."""
+def sleeve(rng: np.random.Generator, model: HandModel, posed: PosedHand, beneath: Sequence[Thing] = ()) -> Thing:
+    """A sleeve from near the wrist to beyond the elbow, with folds and a cuff; wider over the gloves in `beneath`."""
     skin, axis = _forearm(model, posed)
     length = float(np.linalg.norm(posed.elbow - posed.joints[0]))
     begin = float(rng.uniform(0.005, 0.05) if rng.uniform() < 0.7 else rng.uniform(0.05, 0.5) * length)
@@ -50,6 +53,7 @@ def sleeve(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thin
     grow = np.concatenate([[-0.4 * ease, ease, ease + 0.0012], np.full(34, ease + 0.0006)])
     along = (stations - begin) / (end - begin)
     grow = grow + (0 if tight else rng.uniform(0, 0.02)) * along
+    grow = grow + sum(_room(posed, each) for each in beneath if _along_arm(posed, each).max(initial=0) > begin)
     turn = np.arange(_AROUND) * 2 * np.pi / _AROUND
     folds = np.zeros((len(stations), _AROUND))
     for _ in range(5):
@@ -85,7 +89,7 @@ def glove(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing
     quads = renumbered.reshape(quads.shape).astype(np.int32)
     lift = np.full(len(used), thick)
     hem = np.unique(quads[_at_border(quads)])
-    lift[hem] *= 0.3 if kind == "rubber" else 1.4
+    lift[hem] *= 0.3 if kind == "rubber" else _HEM
     skin = np.concatenate([posed.vertices, vertex_normals(posed.vertices, model.quads), rest.vertices, rest.normals], 1)
     skin[used[hem]] = _cut(model.quads, skin, reach, used[hem])
     place, outward, at_rest, facing = np.split(skin[used], 4, axis=1)
@@ -200,14 +204,24 @@ def adorn(
 
 def _meet(posed: PosedHand, timepiece: list[Thing], garment: Thing) -> bool:
     """Whether a garment covers a part of the forearm that the watch takes."""
+    cloth = _along_arm(posed, garment)
+    if not len(cloth):
+        return False
+    taken = np.concatenate([_along_arm(posed, thing) for thing in timepiece])
+    return bool(cloth.min() < taken.max() + _APART and cloth.max() > taken.min() - _APART)
+
+
+def _along_arm(posed: PosedHand, garment: Thing) -> Floats:
+    """How far from the wrist joint, towards the elbow, the vertices of a garment's faces on the forearm lie."""
     axis = (posed.elbow - posed.joints[0]).astype(np.float64)
     axis /= np.linalg.norm(axis)
     on_arm = garment.quads[np.broadcast_to(garment.part == _FOREARM, len(garment.quads))]
-    if not len(on_arm):
-        return False
-    cloth = (garment.vertices[np.unique(on_arm)] - posed.joints[0]) @ axis
-    taken = np.concatenate([(thing.vertices - posed.joints[0]) @ axis for thing in timepiece])
-    return bool(cloth.min() < taken.max() + _APART and cloth.max() > taken.min() - _APART)
+    return np.asarray((garment.vertices[np.unique(on_arm)] - posed.joints[0]) @ axis)
+
+
+def _room(posed: PosedHand, worn: Thing) -> float:
+    """How much wider a sleeve is over a glove: most of the glove's vertices are right above one of the skin's."""
+    return _HEM * float(np.median(cKDTree(posed.vertices).query(worn.vertices)[0])) + _SPARE
 
 
 @dataclass(frozen=True, eq=False)

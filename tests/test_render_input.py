@@ -6,11 +6,13 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from handaug.data_specs.errors import InputError, WorkError
@@ -121,6 +123,71 @@ def test_a_panorama_that_is_cut_short_is_named_before_anything_is_rendered(
         check_pictures(str(folder), None)
 
 
+def one_panorama(folder: Path, pixels: float | NDArray[np.float32], suffix: str = ".exr") -> Path:
+    """A folder's only one, of this value or of these pixels."""
+    folder.mkdir()
+    cv2.imwrite(str(folder / f"a{suffix}"), np.broadcast_to(pixels, (16, 32, 3)).astype(np.float32))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("suffix", "value", "words"),
+    [
+        (".exr", np.nan, "without a finite pixel"),
+        (".exr", np.inf, "without a finite pixel"),
+        (".exr", -1.0, "gives no light"),
+        (".exr", 0.0, "gives no light"),
+        (".hdr", 0.0, "gives no light"),
+    ],
+)
+def test_a_panorama_that_lights_nothing_is_named(suffix: str, value: float, words: str, tmp_path: Path) -> None:
+    folder = one_panorama(tmp_path / "panoramas", value, suffix)
+    with pytest.raises(InputError, match=rf"--hdris .*a\{suffix}: a panorama .*{words}.*, remove or replace it"):
+        check_pictures(str(folder), None)
+
+
+LOAD = """
+import sys
+from pathlib import Path
+import numpy as np
+from handaug.render.blender.panoramas import _load
+for folder in sys.argv[1:]:
+    loaded = _load(Path(folder) / "a.exr")
+    np.savez(Path(folder) / "loaded.npz", coarse=loaded.coarse, fine=loaded.fine)
+"""
+
+
+def test_pixels_that_are_no_numbers_are_black(tmp_path: Path) -> None:
+    """A panorama with some of them is taken, and gives the light of its other pixels."""
+    light = np.random.default_rng(0).uniform(0.1, 2, (16, 32, 3)).astype(np.float32)
+    light[3:9, 5:20] = 0
+    dark = one_panorama(tmp_path / "dark", light)
+    light[3:9, 5:20] = np.nan
+    broken = one_panorama(tmp_path / "broken", light)
+    for folder in (dark, broken):
+        check_pictures(str(folder), None)
+    subprocess.run([sys.executable, "-P", "-c", LOAD, dark, broken], check=True, timeout=200)
+    expected, got = (np.load(folder / "loaded.npz") for folder in (dark, broken))
+    for name in ("coarse", "fine"):
+        assert expected[name].mean() > 0.5
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
+@pytest.mark.parametrize("suffix", [".exr", ".hdr"])
+def test_a_huge_panorama_is_named_by_its_header(suffix: str, tmp_path: Path) -> None:
+    """2^29 pixels, which OpenCV would decode if they were there."""
+    folder = one_panorama(tmp_path / "panoramas", 1.0, suffix)
+    small = {".exr": struct.pack("<4i", 0, 0, 31, 15), ".hdr": b"-Y 16 +X 32\n"}[suffix]
+    huge = {".exr": struct.pack("<4i", 0, 0, 32767, 16383), ".hdr": b"-Y 16384 +X 32768\n"}[suffix]
+    file = folder / f"a{suffix}"
+    content = file.read_bytes()
+    assert small in content
+    check_pictures(str(folder), None)
+    file.write_bytes(content.replace(small, huge))
+    with pytest.raises(InputError, match=rf"--hdris .*a\{suffix}: has too many pixels to decode, make it smaller"):
+        check_pictures(str(folder), None)
+
+
 def test_what_is_transparent_shows_white_paper(tmp_path: Path) -> None:
     picture = np.zeros((8, 8, 4), np.uint8)
     picture[:, 4:, 3] = 255
@@ -157,6 +224,8 @@ def test_pictures_of_every_mode_show_the_same(mode: str, tmp_path: Path) -> None
         (("--jewellery", "ring=much"), ("--jewellery", "much")),
         (("--occluder-kinds", "held=nan"), ("--occluder-kinds", "nan")),
         (("--environments", "photo,photo"), ("--environments", "twice")),
+        (("--ages", "baby"), ("--ages", "baby", "child, adult, old")),
+        (("--tones", "light=0"), ("--tones", "all weights are zero")),
         (("--camera", "uniform=1e308,egocentric=1e308"), ("--camera", "too large to add up")),
         (("--occluder-kinds", "front"), ("--occluder-kinds front", "add --occluders")),
         (("--hands", "two", "--occluders", "--occluder-kinds", "hand"), ("--occluder-kinds hand", "--hands two")),
@@ -231,6 +300,21 @@ def test_what_an_older_handaug_began_is_not_gone_on_with(tmp_path: Path) -> None
     work.close()
     with pytest.raises(InputError, match="holds unfinished work of another configuration; add --overwrite"):
         render_dataset(RenderConfig(poses=3), out)
+
+
+def test_the_way_to_the_pictures_is_no_part_of_what_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for option, name in (("backgrounds", "a.png"), ("hdris", "a.exr")):
+        (tmp_path / option).mkdir()
+        (tmp_path / option / name).write_bytes(b"pixels")
+    monkeypatch.chdir(tmp_path)
+    near = RenderConfig(poses=3, backgrounds="backgrounds", hdris="hdris")
+    far = replace(near, backgrounds=str(tmp_path / "backgrounds"), hdris=f"{tmp_path}/hdris/")
+    recorded = _recorded(near)
+    assert _recorded(far) == recorded != _recorded(replace(near, hdris=None))
+    (tmp_path / "backgrounds" / "a.png").write_bytes(b"more pixels")
+    assert _recorded(near) != recorded
 
 
 def test_more_than_the_disk_holds_is_refused_at_once(tmp_path: Path) -> None:
