@@ -61,8 +61,8 @@ DEFAULT_ESTIMATOR = "compact"
     "--estimator",
     default=DEFAULT_ESTIMATOR,
     metavar="NAME|module:factory|CKPT",
-    help="Estimator to train: heatmap, resnet18, resnet50, simcc, unet, compact, compact-3d, an entry point's name, a "
-    "factory of your own, or the folder of a checkpoint to go on from.",
+    help="Estimator to train: heatmap, resnet18, resnet50, simcc, unet, compact, compact-3d, dvae-pose, an entry "
+    "point's name, a factory of your own, or the folder of a checkpoint to go on from.",
 )
 @click.option(
     "--trust",

@@ -9,6 +9,7 @@ from handaug.models.estimators.base import (
     save_estimator,
 )
 from handaug.models.estimators.compact import Compact3DEstimator, CompactEstimator
+from handaug.models.estimators.dvae_pose import DvaePoseEstimator
 from handaug.models.estimators.heatmap import HeatmapEstimator
 from handaug.models.estimators.resnet import ResNet18Estimator, ResNet50Estimator, load_backbone
 from handaug.models.estimators.simcc import SimCCEstimator
@@ -17,6 +18,7 @@ from handaug.models.estimators.unet import UNetEstimator
 __all__ = [
     "Compact3DEstimator",
     "CompactEstimator",
+    "DvaePoseEstimator",
     "Estimator",
     "HeatmapEstimator",
     "ResNet18Estimator",
