@@ -7,7 +7,7 @@ The papers measure none of this, so there are no figures of theirs to stand besi
 * Swaps. x is drawn in the appearance of y, another pose of the same side, and read by an estimator that shares nothing
   with the model: `swap_error_to_x_px` should be near `judge_error_px`, the judge's error on the untouched images;
   an appearance code that carries pose pulls the hand towards y, which lowers `swap_error_to_y_px` and raises
-  `nearer_to_y_share`.
+  `nearer_to_y_share` above `judge_nearer_to_y_share`, what the judge's own errors make of the untouched images.
 * Probes (`handaug.models.probes`): what can be read from the wrong code, beside chance and beside the right code.
 * True renders: where rows share poses and appearances, the mix exists as a render.
 """
@@ -24,7 +24,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_BACKGROUND, MASK_FOREARM, MASK_HAND, RIGHT
-from handaug.models.disentangle.validation import find_triples, masked_psnr
+from handaug.models.disentangle.validation import find_triples, masked_psnr, spread_poses
 from handaug.models.estimators import Estimator
 from handaug.models.fit import predict_keypoints
 from handaug.models.methods import PoseAppearanceModel
@@ -80,18 +80,20 @@ def measure_disentanglement(
 
     Args:
         model: Of any method that draws images from pose and appearance.
-        known: Rows that probes learn from, the first `FIT_ROWS`; they may be the model's training rows.
-        asked: Rows that neither the model nor the judge has seen, the first `TEST_ROWS`.
+        known: Rows that probes learn from, about `FIT_ROWS` of them, spread over the poses; they may be the model's
+            training rows.
+        asked: Rows that neither the model nor the judge has seen, about `TEST_ROWS` of them, spread over the poses.
         judge: An estimator that shares nothing with the model, in evaluation mode; None leaves out what needs one.
         progress: Told of each part.
 
     Returns:
         Figures by name. Those that the rows do not allow (no masks, one side alone, no true renders) are left out.
 
-        judge_error_px, swap_error_to_x_px, swap_error_to_y_px, nearer_to_y_share: see above.
+        judge_error_px, swap_error_to_x_px, swap_error_to_y_px, nearer_to_y_share, judge_nearer_to_y_share: see above.
         pose_from_appearance_px, pose_from_pose_px, pose_chance_px: mean distance of joints, by probe and by the mean.
-        appearance_from_pose_r2, appearance_from_appearance_r2: brightness and contrast of hand and background, share
-            of variance; chance is 0. appearance_from_label_r2 is what the true joints say of them.
+        hand_look_from_pose_r2, hand_look_from_appearance_r2: brightness and contrast of the hand, share of variance;
+            chance is 0. hand_look_from_label_r2 is what the true joints say of them. background_look_...: the same of
+            the background.
         side_from_appearance, side_from_pose, side_chance: share of sides told right; chance is always saying the
             more frequent one.
         forearm_from_appearance_deg, forearm_from_pose_deg, forearm_chance_deg: angle in the image between the true
@@ -122,7 +124,7 @@ def measure_disentanglement(
 
 def _read(model: PoseAppearanceModel, data: HandDataset, most: int, *, features: bool = False) -> _Rows:
     """Read and encode; with `features` codes are kept as probes see them, which is far less at large sizes."""
-    index = np.arange(min(len(data), most))
+    index = spread_poses(data, most)
     images = torch.from_numpy(data.read("images", index)).permute(0, 3, 1, 2).float() / 255.0
 
     cuts = np.arange(_BATCH, len(index), _BATCH)
@@ -167,15 +169,16 @@ def _swaps(model: PoseAppearanceModel, rows: _Rows, judge: Estimator) -> dict[st
     plain, swapped = (
         predict_keypoints(judge, images).numpy() for images in ((rows.images[x] * 255.0).round().to(torch.uint8), drawn)
     )
-    to_x, to_y = (_row_error(swapped, rows, of) for of in (x, y))
+    to_x, to_y, own, other = (_row_error(found, rows, of) for found in (swapped, plain) for of in (x, y))
     known = np.isfinite(to_x) & np.isfinite(to_y)
     if not known.any():
         return {}
     return {
-        "judge_error_px": float(np.nanmean(_row_error(plain, rows, x))),
+        "judge_error_px": float(np.nanmean(own)),
         "swap_error_to_x_px": float(to_x[known].mean()),
         "swap_error_to_y_px": float(to_y[known].mean()),
         "nearer_to_y_share": float((to_y < to_x)[known].mean()),
+        "judge_nearer_to_y_share": float((other < own)[known].mean()),
     }
 
 
@@ -203,13 +206,13 @@ def _probes(fit: _Rows, test: _Rows) -> dict[str, float]:
             mean = np.nanmean(known[one.name].values, axis=0)
             out[f"{one.name}_from_{code}{one.unit}"] = one.score(found[one.name][use], true[one.name][use], mean)
     for one in usable:
-        if one.name != "appearance":  # of which chance is 0 by definition
+        if one.unit != "_r2":  # of which chance is 0 by definition
             use = np.isfinite(true[one.name]).all(1)
             mean = np.nanmean(known[one.name].values, axis=0)
             guess = np.broadcast_to(mean, true[one.name][use].shape)
             out[f"{one.name}_chance{one.unit}"] = one.score(guess, true[one.name][use], mean)
-    if {"pose", "appearance"} <= set(targets):
-        out["appearance_from_label_r2"] = _from_label(known, true)
+    if "pose" in targets:
+        out |= {f"{one.name}_from_label_r2": _from_label(known, true, one.name) for one in usable if one.unit == "_r2"}
     return out
 
 
@@ -217,13 +220,13 @@ def _enough(values: FloatArray) -> bool:
     return int(np.isfinite(values).all(1).sum()) >= _FEWEST
 
 
-def _from_label(known: dict[str, Target], true: dict[str, FloatArray]) -> float:
-    """What the true joints say of the look."""
+def _from_label(known: dict[str, Target], true: dict[str, FloatArray], name: str) -> float:
+    """What the true joints say of a look."""
     learn, use = (np.isfinite(joints).all(1) for joints in (known["pose"].values, true["pose"]))
-    look = Target(known["appearance"].values[learn], known["appearance"].groups[learn])
+    look = Target(known[name].values[learn], known[name].groups[learn])
     found = fit_and_predict(known["pose"].values[learn], {"look": look}, true["pose"][use])["look"]
-    both = np.isfinite(true["appearance"][use]).all(1)
-    return r_squared(found[both], true["appearance"][use][both], np.nanmean(look.values, axis=0))
+    both = np.isfinite(true[name][use]).all(1)
+    return r_squared(found[both], true[name][use][both], np.nanmean(look.values, axis=0))
 
 
 def _joints(rows: _Rows) -> FloatArray:
@@ -232,14 +235,14 @@ def _joints(rows: _Rows) -> FloatArray:
     return np.where(seen, rows.keypoints, np.nan).reshape(len(rows), -1).astype(np.float64)
 
 
-def _look(rows: _Rows) -> FloatArray:
-    """(N, 4 C): mean and deviation of the pixels of background and hand, NaN where either is missing."""
-    out = np.full((len(rows), 4 * rows.images.shape[1]), np.nan)
+def _look(rows: _Rows, kind: int) -> FloatArray:
+    """(N, 2 C): mean and deviation of the pixels of one kind of the mask, NaN where there are none."""
+    out = np.full((len(rows), 2 * rows.images.shape[1]), np.nan)
     if rows.mask is not None:
         for i, (image, mask) in enumerate(zip(rows.images.numpy(), rows.mask, strict=True)):
-            parts = [image[:, mask == kind] for kind in (MASK_BACKGROUND, MASK_HAND)]
-            if all(part.shape[1] for part in parts):
-                out[i] = np.concatenate([f(part, axis=1) for part in parts for f in (np.mean, np.std)])
+            part = image[:, mask == kind]
+            if part.shape[1]:
+                out[i] = np.concatenate([part.mean(axis=1), part.std(axis=1)])
     return out
 
 
@@ -272,10 +275,10 @@ def summary(figures: dict[str, float]) -> list[str]:
 
 _LINES: tuple[tuple[tuple[str, ...], str], ...] = (
     (
-        ("judge_error_px", "swap_error_to_x_px"),
+        ("swap_error_to_x_px", "judge_nearer_to_y_share"),
         "swapped images, read by an independent estimator: {swap_error_to_x_px:.2f} px from the pose of x, "
-        "{swap_error_to_y_px:.2f} px from that of y, {nearer_to_y_share:.0%} nearer to y; its error on the untouched "
-        "images is {judge_error_px:.2f} px",
+        "{swap_error_to_y_px:.2f} px from that of y, {nearer_to_y_share:.0%} nearer to y; on the untouched images "
+        "{judge_error_px:.2f} px and {judge_nearer_to_y_share:.0%}",
     ),
     (
         ("pose_from_appearance_px",),
@@ -283,9 +286,10 @@ _LINES: tuple[tuple[tuple[str, ...], str], ...] = (
         "the pose code {pose_from_pose_px:.2f})",
     ),
     (
-        ("appearance_from_pose_r2",),
-        "brightness and contrast read from the pose code: {appearance_from_pose_r2:.0%} of their variance (chance 0 %, "
-        "from the appearance code {appearance_from_appearance_r2:.0%})",
+        ("hand_look_from_pose_r2", "background_look_from_pose_r2"),
+        "brightness and contrast read from the pose code: {hand_look_from_pose_r2:.0%} of their variance on the hand, "
+        "{background_look_from_pose_r2:.0%} on the background (chance 0 %, from the appearance code "
+        "{hand_look_from_appearance_r2:.0%} and {background_look_from_appearance_r2:.0%})",
     ),
     (
         ("side_from_appearance",),
@@ -331,7 +335,8 @@ class _Quantity:
 
 _QUANTITIES = (
     _Quantity("pose", "_px", _joints, lambda rows: rows.pose_id, lambda p, t, m: point_error(p, t)),
-    _Quantity("appearance", "_r2", _look, lambda rows: rows.appearance_id, r_squared),
+    _Quantity("hand_look", "_r2", lambda r: _look(r, MASK_HAND), lambda r: r.appearance_id, r_squared),
+    _Quantity("background_look", "_r2", lambda r: _look(r, MASK_BACKGROUND), lambda r: r.appearance_id, r_squared),
     _Quantity("side", "", _side, lambda rows: rows.pose_id, lambda p, t, m: float(((p > 0) == (t > 0)).mean())),
     _Quantity("forearm", "_deg", _forearm, lambda rows: rows.pose_id, lambda p, t, m: angle_error_deg(p, t)),
 )

@@ -29,11 +29,12 @@ from handaug.cli import disentangle as disentangle_command
 from handaug.cli import evaluate as evaluate_command
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.progress import SILENT
+from handaug.data_specs.reader import HandDataset
 from handaug.models import methods
 from handaug.models.disentangle import METHODS, DisentangleConfig, default_config, load_disentangler, train_disentangler
 from handaug.models.disentangle.losses import discriminator_loss, generator_terms, total_loss
 from handaug.models.disentangle.model import SelfDisentangler
-from handaug.models.disentangle.validation import find_triples
+from handaug.models.disentangle.validation import find_triples, load_validation
 from handaug.models.heatmaps import heatmap_l1, render_heatmaps
 from handaug.models.networks import Discriminator, ImageDecoder
 
@@ -247,6 +248,14 @@ def test_triples_are_true_renders_of_mixes() -> None:
         assert pose[y] != pose[z] and appearance[x] != appearance[z]
     # Row 3 is pose 1 in appearance 9, which only row 4 (unlike it) shares: no triple.
     assert set(triples[:, 2]) == {0, 1, 2}
+
+
+def test_grids_are_of_the_more_frequent_side(tmp_path: Path) -> None:
+    path = write_toy(tmp_path / "toy.h5", 64, size=16)
+    with h5py.File(path, "r+") as file:
+        file["handedness"][:] = np.where(np.arange(128) < 40, 0, 1)
+    data = load_validation(HandDataset(path))
+    assert len(data.poses) == 8 and data.poses.min() >= 40 and data.appearances.min() >= 40
 
 
 # --- the run ---

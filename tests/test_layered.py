@@ -53,7 +53,7 @@ def test_every_triple_of_a_batch_has_its_true_render(rows: list[tuple[int, int]]
     if not any(expected):
         return
     drawn, triples = sampler.batch(np.random.default_rng(seed), count)
-    assert len(drawn) == count
+    assert len(drawn) == count and len(triples)
     x, y, z = drawn[triples].T
     assert (pose[x] == pose[z]).all() and (appearance[x] != appearance[z]).all()
     assert (appearance[y] == appearance[z]).all() and (pose[y] != pose[z]).all()
@@ -211,9 +211,21 @@ def test_a_mix_is_as_sharp_as_its_sources(run: Path, data: Path) -> None:
     for k, drawn in enumerate(model.decode(pose, appearance)):
         pixels, weight = hand[k].numpy().ravel(), mask[k].numpy().ravel()
         spread = max(0.02, float(np.sqrt(np.cov(pixels, aweights=weight, ddof=0)))) if weight.sum() > 1 else 0.02
-        redrawn = hand[k] + (0.7 * (images[k] - hand[k])).clamp(-1.05 * spread, 1.05 * spread)
+        added = (0.7 * (images[k] - hand[k])).clamp(-1.05 * spread, 1.05 * spread)
+        redrawn = hand[k] + torch.where(mask[k] > 0.1, added, 0.0)
         own = (mask[k] * redrawn + (1 - mask[k]) * plate[k]).clamp(0, 1)
         torch.testing.assert_close(drawn, own, atol=1e-5, rtol=0)
+
+
+def test_details_are_those_of_the_hand_alone(run: Path, data: Path) -> None:
+    model = load_layered(run)
+    images = torch.from_numpy(HandDataset(data).read("images", np.arange(6))).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        model.model.mask.bias += torch.logit(torch.tensor(0.1)) - model.model(images).mask.median()
+        hand = model.model(images).mask.sigmoid() > 0.1
+    assert 0.3 < float(hand.float().mean()) < 0.7
+    details = torch.nn.functional.pixel_shuffle(model.encode_pose(images)[:, 20:], 2)
+    assert torch.count_nonzero(details[~hand]) == 0 and float((details[hand] != 0).float().mean()) > 0.99
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 48), (16, 64)])
@@ -299,6 +311,15 @@ def test_data_without_pairs_is_refused(data: Path, tmp_path: Path) -> None:
         ids: NDArray[np.int64] = np.arange(len(file["pose_id"]))
         file["pose_id"][:] = ids
     with pytest.raises(InputError, match=r"lonely.h5: no train row shares its pose.*--appearances 2"):
+        train_layered(lonely, tmp_path / "run", TINY)
+
+
+def test_poses_shown_in_one_appearance_alone_are_refused(tmp_path: Path) -> None:
+    """However often: two pictures of each pose under one light are no pair."""
+    lonely = write_toy(tmp_path / "shots.h5", poses=12, size=32)
+    with h5py.File(lonely, "r+") as file:
+        file["appearance_id"][:] = file["split"][:].astype(np.int64) * 100 + file["pose_id"][:] % 3
+    with pytest.raises(InputError, match=r"shots.h5: no train row shares its pose.*--appearances 2"):
         train_layered(lonely, tmp_path / "run", TINY)
 
 

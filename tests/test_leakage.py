@@ -18,7 +18,9 @@ from handaug.cli import disentangle as disentangle_command
 from handaug.cli import evaluate as evaluate_command
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
+from handaug.models import leakage
 from handaug.models.disentangle import DisentangleConfig, train_disentangler
+from handaug.models.disentangle.validation import spread_poses
 from handaug.models.estimators import build_estimator, save_estimator
 from handaug.models.judge import measure_run, quick_judge
 from handaug.models.layered.train import train_layered
@@ -136,6 +138,7 @@ def test_a_model_that_returns_x_or_y_is_told_apart(data: Path) -> None:
     assert y["swap_error_to_y_px"] == pytest.approx(y["judge_error_px"], rel=0.15)
     assert y["swap_error_to_x_px"] != pytest.approx(x["swap_error_to_x_px"], rel=1e-3)
     assert x["nearer_to_y_share"] + y["nearer_to_y_share"] == pytest.approx(1.0, abs=0.25)
+    assert x["nearer_to_y_share"] == x["judge_nearer_to_y_share"] == y["judge_nearer_to_y_share"]
     # x against its own truth is the copy, and perfect as a reconstruction.
     assert x["pair_psnr_db"] == pytest.approx(x["copy_psnr_db"]) and x["pair_ssim"] == pytest.approx(x["copy_ssim"])
     assert x["inside_l1"] == 0 and x["outside_psnr_db"] == pytest.approx(100.0)
@@ -164,7 +167,8 @@ class Coded(Exact):
             ]
         )
         noise, mixed = rng.normal(size=(len(rows), 20)), looks @ rng.normal(size=(4, 9))
-        self.codes = {"label": labels, "noise": noise, "look": mixed}
+        background = looks[:, :2] @ rng.normal(size=(2, 9))
+        self.codes = {"label": labels, "noise": noise, "look": mixed, "background": background}
         self.pose, self.appearance = pose, appearance
 
     def _code(self, images: Tensor, name: str) -> Tensor:
@@ -191,7 +195,8 @@ def test_codes_that_carry_a_factor_and_codes_that_do_not(data: Path) -> None:
         assert told[f"pose_from_{other}_px"] > 0.9 * told["pose_chance_px"]
         assert told[f"side_from_{code}"] == 1.0 and told[f"side_from_{other}"] < 0.8
         assert told[f"forearm_from_{code}_deg"] < 15 < 0.6 * told[f"forearm_from_{other}_deg"]
-    assert clean["appearance_from_appearance_r2"] < 0.1  # noise says nothing of the look
+    for look in ("hand_look", "background_look"):
+        assert clean[f"{look}_from_appearance_r2"] < 0.1  # noise says nothing of the look
     assert len(summary(clean)) == 6 and "chance" in summary(clean)[0]
 
 
@@ -199,9 +204,44 @@ def test_the_look_is_read_from_a_code_that_carries_it(data: Path) -> None:
     known, asked = HandDataset(data, split="train"), HandDataset(data, split="val")
     clean = measure_disentanglement(Coded(data, "noise", "look"), known, asked, None)
     leaky = measure_disentanglement(Coded(data, "look", "noise"), known, asked, None)
-    assert clean["appearance_from_appearance_r2"] > 0.9 and clean["appearance_from_pose_r2"] < 0.1
-    assert leaky["appearance_from_pose_r2"] > 0.9
-    assert clean["appearance_from_label_r2"] < 0.3  # looks are drawn whatever the pose
+    for look in ("hand_look", "background_look"):
+        assert clean[f"{look}_from_appearance_r2"] > 0.9 and clean[f"{look}_from_pose_r2"] < 0.1
+        assert leaky[f"{look}_from_pose_r2"] > 0.9
+        assert clean[f"{look}_from_label_r2"] < 0.3  # looks are drawn whatever the pose
+
+
+def test_the_looks_of_hand_and_background_are_told_apart(data: Path) -> None:
+    known, asked = HandDataset(data, split="train"), HandDataset(data, split="val")
+    measured = measure_disentanglement(Coded(data, "background", "noise"), known, asked, None)
+    assert measured["background_look_from_pose_r2"] > 0.9 and measured["hand_look_from_pose_r2"] < 0.3
+    assert "on the hand" in summary(measured)[1] and "on the background" in summary(measured)[1]
+
+
+@pytest.mark.parametrize(("per_pose", "most", "poses", "each"), [(8, 60, 30, 2), (2, 60, 30, 2), (8, 400, 50, 8)])
+def test_rows_are_spread_over_the_poses(tmp_path: Path, per_pose: int, most: int, poses: int, each: int) -> None:
+    data = HandDataset(write_toy(tmp_path / "toy.h5", 50, per_pose=per_pose, pool=30, size=16))
+    rows = spread_poses(data, most)
+    found, counts = np.unique(data.read("pose_id", rows), return_counts=True)
+    assert len(found) == poses and (counts == each).all() and found[0] == 0 and found[-1] == 49
+    assert (np.diff(rows) > 0).all()
+
+
+def test_measured_rows_are_of_many_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a pose has many looks, the first rows are of few poses."""
+    monkeypatch.setattr(leakage, "FIT_ROWS", 80)
+    monkeypatch.setattr(leakage, "TEST_ROWS", 40)
+    data = HandDataset(write_toy(tmp_path / "toy.h5", 40, per_pose=8, pool=30, size=32))
+    model, shown = Exact("x"), list[Tensor]()
+
+    def encode(images: Tensor) -> Tensor:
+        shown.append(images)
+        return images
+
+    monkeypatch.setattr(model, "encode_appearance", encode)
+    measure_disentanglement(model, data, data, None)
+    images = torch.from_numpy(data.read("images")).permute(0, 3, 1, 2).float() / 255.0
+    rows = [int((images == one).all((1, 2, 3)).nonzero()[0]) for block in shown for one in block]
+    assert len(rows) == 80 + 40 and len(np.unique(data.read("pose_id", np.unique(rows)))) == 40
 
 
 def test_perceptual_distance_is_zero_for_equals_and_grows() -> None:
@@ -263,6 +303,11 @@ def test_training_ends_with_the_measures_and_keeps_them(data: Path, judge: Path,
     before = stored.stat().st_mtime_ns
     again = CliRunner().invoke(disentangle_command.command, arguments)
     assert "pose read from the appearance code" in again.output and stored.stat().st_mtime_ns == before
+    whole = stored.read_text()
+    for damaged in (whole[:40], "5", '{"inside_l1": null, "inside_psnr_db": 1, "outside_l1": 1, "outside_psnr_db": 1}'):
+        stored.write_text(damaged)
+        mended = CliRunner().invoke(disentangle_command.command, arguments)
+        assert mended.exit_code == 0 and mended.stdout == again.stdout and stored.read_text() == whole
     arguments[2] = str(tmp_path / "quiet")
     quiet = CliRunner().invoke(disentangle_command.command, [*arguments, "--no-measure"])
     assert quiet.exit_code == 0 and not (tmp_path / "quiet" / "disentanglement.json").exists()

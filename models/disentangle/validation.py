@@ -15,9 +15,10 @@ from torch import Tensor
 from handaug.data_specs.draw import image_grid
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_HAND, MASK_OCCLUDER
+from handaug.data_specs.summary import spread_rows
 from handaug.models.methods import PoseAppearanceModel, PoseReader
 
-__all__ = ["ValidationSet", "draw_grid", "find_triples", "load_validation", "masked_psnr", "validate"]
+__all__ = ["ValidationSet", "draw_grid", "find_triples", "load_validation", "masked_psnr", "spread_poses", "validate"]
 
 MAX_ROWS = 128
 """Rows validated on: enough for stable means, about a second on a CPU."""
@@ -69,6 +70,23 @@ def find_triples(pose: NDArray[np.int64], appearance: NDArray[np.int64], alike: 
     return np.array(triples, np.int64).reshape(-1, 3)
 
 
+def spread_poses(data: HandDataset, most: int) -> NDArray[np.int64]:
+    """About `most` places in a view, or all: of poses spread evenly over it, each with two rows or more far apart.
+
+    Two, so that mixes have true renders; far apart, since neighbours may share their light; and not the first rows of
+    the view, which may be few poses in many looks.
+    """
+    if most >= len(data):
+        return np.arange(len(data))
+    pose = data.read("pose_id") if data.has("pose_id") else np.arange(len(data))
+    _, group, counts = np.unique(pose, return_inverse=True, return_counts=True)
+    each = max(2 if (counts > 1).any() else 1, -(-most // len(counts)))
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(counts)[:-1])
+    chosen = spread_rows(len(counts), max(1, most // each))
+    rows = [members[k][spread_rows(counts[k], each)] for k in chosen]
+    return np.sort(np.concatenate(rows))
+
+
 def load_validation(dataset: HandDataset) -> ValidationSet:
     """Read the first `MAX_ROWS` rows of a view of a dataset."""
     count = len(dataset)
@@ -86,7 +104,8 @@ def load_validation(dataset: HandDataset) -> ValidationSet:
     if dataset.has("pose_id") and dataset.has("appearance_id"):
         pose_key, appearance_key = dataset.read("pose_id", rows), dataset.read("appearance_id", rows)
         triples = find_triples(pose_key, appearance_key, alike)
-    most = np.flatnonzero(alike == np.bincount(np.unique(alike, return_inverse=True)[1]).argmax()) if count else rows
+    values, counts = np.unique(alike, return_counts=True)
+    most = np.flatnonzero(alike == values[counts.argmax()]) if count else rows
     across = _first_of_each(pose_key, most if most.size >= 2 else rows)
     down = _first_of_each(appearance_key, (most if most.size >= 2 else rows)[::-1])
     return ValidationSet(
