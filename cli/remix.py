@@ -121,7 +121,7 @@ def command(
         )
         raise InputError(f"{source}: no such file; {remedy}")
     from handaug.augment.remix import PRIOR, RemixConfig, check_request, find_finished, remix
-    from handaug.data_specs.partial import claim_output
+    from handaug.data_specs.partial import check_name, claim_output
 
     config = RemixConfig(
         n=n,
@@ -136,7 +136,9 @@ def command(
     )
     if workers is not None and scheduler is not None:
         raise InputError("--workers and --scheduler exclude each other: the scheduler has its own workers, drop one")
-    if not target.is_file():  # a complete one may lie in a read-only place
+    if target.is_file():  # a complete one may lie in a read-only place
+        check_name(target)
+    else:
         claim_output(target)
     place = pick_device(device)
     progress = RichProgress()

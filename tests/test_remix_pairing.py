@@ -29,6 +29,7 @@ def _table(count: int, seed: int, folds: tuple[int, ...]) -> SourceTable:
         labelled=np.ones(count, bool),
         pose_id=rng.integers(0, count // 2, count),
         appearance_id=rng.integers(0, count // 4, count),
+        picture=np.arange(count),
         tone=rng.random(count).astype(np.float32),
         thumbnail=np.zeros((count, 64), np.uint8),
         keypoints_2d=np.zeros((count, 21, 2), np.float32),
