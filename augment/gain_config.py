@@ -96,8 +96,8 @@ class GainConfig:
         if not 0 < self.minted_fraction <= 1:
             raise InputError(f"--minted-fraction {self.minted_fraction}: give a share above 0 and up to 1")
         check_share("--minted-fraction", self.minted_fraction, self.batch_size)
-        if self.weight_scale is not None and not self.weight_scale > 0:
-            raise InputError(f"--weight-scale {self.weight_scale}: give a number of pixels above 0")
+        if self.weight_scale is not None and not 1e-6 <= self.weight_scale <= 1e6:
+            raise InputError(f"--weight-scale {self.weight_scale}: give a number of pixels from 1e-6 to 1e6")
         if not 0 < self.lr < 1:
             raise InputError(f"--lr {self.lr}: give a learning rate between 0 and 1")
         check_precision(self.precision)

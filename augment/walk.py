@@ -152,8 +152,8 @@ def transfer_sheet(
         scale: Enlargement in whole numbers.
 
     Returns:
-        The sheet; `own_error_px`: mean distance from the label of x to what the model itself reads from the mixed
-        images.
+        The sheet; `own_error_px`: mean distance from the labelled joints of x to what the model itself reads from the
+        mixed images.
 
     Raises:
         InputError: The model takes other images, or has no prior to draw from.
@@ -173,15 +173,15 @@ def transfer_sheet(
     blank = enlarge(np.full((*model.size, 3), 255, np.uint8), scale)
     sheet: list[list[Picture]] = [[blank, blank, *(enlarge(cell, scale) for cell in top)]]
     errors = []
+    true, seen = poses.read("keypoints_2d"), poses.read("visibility") >= HIDDEN
     for i, image in enumerate(_images(poses)):
         mixed = model.decode(_repeat(pose[i], len(content)), content)
         cells = [framed(image), *map(as_rgb, pixels(mixed))]
         big = [enlarge(cell, scale) for cell in cells]
         sheet.append([big[0], _true_skeleton(poses, i, model.size, scale), *big[1:]])
         back = _read_back(model, mixed, content)
-        if back is not None:
-            true, seen = poses.read("keypoints_2d")[i], poses.read("visibility")[i] >= HIDDEN
-            errors.append(np.linalg.norm(back - true, axis=-1)[:, seen].mean())
+        if back is not None and seen[i].any():
+            errors.append(np.linalg.norm(back - true[i], axis=-1)[:, seen[i]].mean())
     return Sheet(image_grid(sheet), {"own_error_px": float(np.mean(errors))} if errors else {})
 
 

@@ -42,6 +42,8 @@ __all__ = [
     "Terminated",
     "Workspace",
     "check_picture",
+    "check_seed",
+    "claim_picture",
     "debug_option",
     "device_option",
     "echo_table",
@@ -124,12 +126,17 @@ def seed_option(function: F) -> F:
         metavar="N",
         type=click.IntRange(min=0),
         default=0,
-        callback=_storable,
+        callback=lambda ctx, param, value: check_seed(value),
         help="Seed of every random draw; the same seed and options give the same result.",
     )(function)
 
 
-def _storable(context: click.Context, option: click.Parameter, value: int) -> int:
+def check_seed(value: int) -> int:
+    """A seed as it is.
+
+    Raises:
+        InputError: It is more than a file's attribute holds.
+    """
     if value >= 1 << 63:
         raise InputError(f"--seed {value}: give a number below 2**63, which a file can hold")
     return value
@@ -221,6 +228,21 @@ def check_picture(out: Path, *inputs: Path) -> None:
     taken = out.is_dir() or os.path.realpath(out) in map(os.path.realpath, inputs)
     if taken or out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: the result is a picture; name another file, ending in .png")
+
+
+def claim_picture(out: Path) -> None:
+    """Make the folder of a picture and check that it can be written, before the work that draws it.
+
+    Raises:
+        InputError: It cannot.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe = out.with_name(f".{out.name}.{os.getpid()}.probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another output") from error
 
 
 def pick_device(name: str) -> str:
@@ -317,9 +339,16 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return _explain_import(error)
     if isinstance(error, OSError):
         return _explain_os(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_out_of_memory(error):
         return "Error: out of memory; lower --batch-size or --workers and run the same command again.", 1
     return _unexpected(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's, torch's on a GPU, or torch's on a CPU, which is known by its text alone."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _explain_os(error: OSError) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from handaug.cli.common import (
     FOLDER,
     RichProgress,
     Workspace,
+    check_seed,
     debug_option,
     device_option,
     overwrite_option,
@@ -140,6 +141,7 @@ def command(
     if steps is not None:
         given["steps"] = steps
     config = change_config(replace(config, **given), changes)
+    check_seed(config.seed)
     if epochs is not None:
         config = replace(config, steps=_steps(epochs, len(train), config.batch_size))
     more: dict[str, Any] = {}
@@ -163,6 +165,7 @@ def command(
 def _measured(run: Path, source: Path, workspace: Workspace, device: str, shown: RichProgress) -> list[str]:
     """Lines on how well a finished run disentangles, measured once and kept beside it."""
     import json
+    from contextlib import suppress
 
     from handaug.data_specs.reader import HandDataset
     from handaug.data_specs.writer import replace_atomically
@@ -170,8 +173,8 @@ def _measured(run: Path, source: Path, workspace: Workspace, device: str, shown:
     from handaug.models.leakage import summary
 
     kept = run / "disentanglement.json"
-    if kept.exists():
-        return summary(json.loads(kept.read_text()))
+    with suppress(FileNotFoundError, ValueError, TypeError):  # damaged ones are measured again
+        return summary(dict(json.loads(kept.read_text())))
     val = HandDataset(source, split="val")
     if not len(val):
         return []

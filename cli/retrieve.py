@@ -11,6 +11,7 @@ from handaug.cli.common import (
     RichProgress,
     Workspace,
     check_picture,
+    claim_picture,
     debug_option,
     device_option,
     pick_device,
@@ -76,6 +77,7 @@ def command(
         queries = rows_of(source, parse_rows("--query-rows", query_rows))
     searched = HandDataset(gallery or source, split=split)
     model = load_run(checkpoint or workspace.disentangler, pick_device(device))
+    claim_picture(target)
     sheet = retrieval_sheet(model, queries, searched, top=top, progress=RichProgress())
     save_png(target, sheet.image)
     for name, value in sheet.figures.items():

@@ -10,6 +10,7 @@ from handaug.cli.common import (
     OUT_FILE,
     Workspace,
     check_picture,
+    claim_picture,
     debug_option,
     device_option,
     pick_device,
@@ -70,6 +71,8 @@ def command(
         raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
     if appearances not in ("images", "prior"):
         raise InputError(f"--appearances {appearances}: choose images or prior")
+    if appearances == "prior" and appearance_rows is not None:
+        raise InputError(f"--appearance-rows {appearance_rows}: --appearances prior reads no rows; leave one out")
     for option, number in (("--n-poses", n_poses), ("--n-appearances", n_appearances)):
         if not 1 <= number <= 64:
             raise InputError(f"{option} {number}: must lie in 1..64")
@@ -83,9 +86,10 @@ def command(
     lends: HandDataset | int = n_appearances
     if appearances == "images" and appearance_rows is None:
         lends = pick_rows(view, n_appearances, seed + 1, differ="appearance_id")
-    elif appearances == "images" and appearance_rows is not None:
+    elif appearance_rows is not None:
         lends = rows_of(source, parse_rows("--appearance-rows", appearance_rows))
     model = load_run(checkpoint or workspace.disentangler, pick_device(device))
+    claim_picture(target)
     sheet = transfer_sheet(model, gives, lends, seed=seed)
     save_png(target, sheet.image)
     for name, value in sheet.figures.items():

@@ -10,6 +10,7 @@ from handaug.cli.common import (
     OUT_FILE,
     Workspace,
     check_picture,
+    claim_picture,
     debug_option,
     device_option,
     pick_device,
@@ -79,6 +80,7 @@ def command(
             raise InputError(f"{source}: has only one {differ} of that side in split {split}; give {option}")
         ends.append(drawn)
     model = load_run(checkpoint or workspace.disentangler, pick_device(device))
+    claim_picture(target)
     sheet = walk_sheet(model, ends[0], ends[1], steps=steps)
     save_png(target, sheet.image)
     for name, value in sheet.figures.items():

@@ -128,6 +128,8 @@ def test_usage_errors_are_one_line() -> None:
         (FileNotFoundError("no name"), 1, "no name (unexpected; --debug"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "a/b"),
         (MemoryError(), 1, "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), 1, "out of memory; lower"),
+        (RuntimeError("odd"), 1, "RuntimeError: odd (unexpected; --debug"),
         (ModuleNotFoundError("No module named 'bpy'", name="bpy"), 2, "bpy is not installed; run `make setup`"),
         (ImportError("libSM.so.6: cannot open shared object file: No such file"), 2, "libSM.so.6"),
         (ValueError("odd"), 1, "ValueError: odd (unexpected; --debug"),

@@ -1,9 +1,11 @@
 """The commands around the dVAE: disentangle --method, --set, evaluate, walk, transfer; and the plots."""
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.models.disentangle import train_disentangler
 from handaug.models.dvae.api import Dvae
 from handaug.models.dvae.data import read_poses
+from handaug.models.dvae.measure import mean_pose, read_rows
 from handaug.models.dvae.pictures import TRUE, skeleton
 from handaug.models.dvae.train import train_dvae
 from handaug.models.methods import METHODS, change_config, load_run, method_of_run, resolve
@@ -66,6 +69,7 @@ def test_command_trains_with_set_and_evaluates(data: Path, tmp_path: Path) -> No
         (["--method", "dvae", "--set", "beta"], ["--set beta: give NAME=VALUE"]),
         (["--method", "dvae", "--set", "beta=high"], ["--set beta=high", "float"]),
         (["--method", "dvae", "--set", "augment=maybe"], ["--set augment=maybe"]),
+        (["--method", "self", "--set", "seed=" + "9" * 23], ["--seed " + "9" * 23, "below 2**63"]),
         (["--method", "dvae", "--phase", "3:1"], ["--phase"]),
         (["--method", "dvae", "--triples", "x.h5"], ["--triples"]),
         (["--method", "dvae-pose", "--triples", "nothing.h5"], ["nothing.h5: no such file"]),
@@ -147,6 +151,7 @@ def test_appearances_from_the_prior(runs: dict[str, Path], data: Path, tmp_path:
         ("transfer", ["--appearances", "dreams"], ["--appearances dreams"]),
         ("transfer", ["--n-poses", "0"], ["--n-poses 0"]),
         ("transfer", ["--pose-rows", "-1"], ["--pose-rows"]),
+        ("transfer", ["--appearances", "prior", "--appearance-rows", "1,2"], ["--appearance-rows 1,2", "prior"]),
     ],
 )
 def test_bad_options_of_the_pictures(
@@ -156,6 +161,38 @@ def test_bad_options_of_the_pictures(
     lines = done.stderr.splitlines()
     assert done.exit_code == 2 and len(lines) == 1 and all(word in lines[0] for word in words), done.output
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("command", ["walk", "transfer", "retrieve"])
+def test_pictures_make_the_workspace_or_name_it_before_they_are_drawn(
+    runs: dict[str, Path], data: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [command, data, "--checkpoint", runs["self"], "--device", "cpu", "--split", "train"]
+    place = tmp_path / "no" / "workspace" / f"{command}.png"
+    done = handaug(*arguments, "--workspace", place.parent)
+    assert done.exit_code == 0, done.output
+    assert list(place.parent.iterdir()) == [place]
+    (tmp_path / "file").write_text("no folder")
+    for name in ("walk.walk_sheet", "walk.transfer_sheet", "retrieval.retrieval_sheet"):
+        monkeypatch.setattr(f"handaug.augment.{name}", None)
+    refused = handaug(*arguments, "--workspace", tmp_path / "file")
+    lines = refused.stderr.splitlines()
+    assert refused.exit_code == 2 and len(lines) == 1 and "cannot be written" in lines[0], refused.output
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_without_labels_have_no_part_in_the_error(runs: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.h5"
+    part.write_bytes(data.read_bytes())
+    with h5py.File(part, "r+") as file:
+        file["visibility"][:2] = 0
+        file["keypoints_2d"][:2] = np.nan
+        del file["keypoints_3d"]
+    model = load_run(runs["self"])
+    known, lends = rows_of(part, [4]), rows_of(part, [8, 11])
+    expected = transfer_sheet(model, known, lends).figures["own_error_px"]
+    assert transfer_sheet(model, rows_of(part, [0, 4, 1]), lends).figures == {"own_error_px": pytest.approx(expected)}
+    assert transfer_sheet(model, rows_of(part, [0, 1]), lends).figures == {}
 
 
 def test_a_run_without_images_is_refused(runs: dict[str, Path], data: Path, tmp_path: Path) -> None:
@@ -185,6 +222,24 @@ def test_plots_and_tables(tmp_path: Path) -> None:
     assert text_table([{"a": 1.23456, "b": None}]) == "| a | b |\n| --- | --- |\n| 1.235 | - |\n"
     picture = skeleton(np.full((21, 2), 10.0), (20, 30), TRUE, 2)
     assert picture.shape == (40, 60, 3) and (picture[20:22, 20:22] == TRUE).all() and (picture[0] == 255).all()
+
+
+def test_the_study_of_few_labels_shows_the_mean_pose(data: Path, tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "dvae_pose.py"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(script.parent)  # as for a script: it imports its neighbours
+        study = runpy.run_path(str(script))
+    command = ["labelled", data, tmp_path / "out", "--percent", "50", "--supervision", "weak", "--seeds", "1"]
+    command += ["--steps", "2", "--set", "batch_size=4", "--set", "factors=cpose:3,viewpoint:2", "--device", "cpu"]
+    study["labelled"](study["parser"]().parse_args([str(word) for word in command]))
+    results = json.loads((tmp_path / "out" / "labelled.json").read_text())
+    view = HandDataset(data, split="train")
+    known = read_poses(view, "wrist", np.arange(round(len(view) / 2)))
+    expected = mean_pose(known, read_rows(HandDataset(data, split="test"), "wrist")).figures()
+    assert [one["supervision"] for one in results] == ["the mean labelled pose, always", "weak"]
+    assert results[0]["pose3d_epe_mean_mm"] == pytest.approx(expected["pose3d_epe_mean_mm"])
+    lines = (tmp_path / "out" / "labelled.md").read_text().splitlines()
+    assert f"| {results[0]['supervision']} | 50 | {expected['pose3d_epe_mean_mm']:.4g} | - |" in lines
 
 
 def test_torch_generator_is_left_alone(runs: dict[str, Path], data: Path, tmp_path: Path) -> None:

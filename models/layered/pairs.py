@@ -26,11 +26,9 @@ class WalkSampler:
     def __init__(self, pose: NDArray[np.int64], appearance: NDArray[np.int64]) -> None:
         self._pose, self._appearance = pose, appearance
         self._by_pose, self._by_appearance = _rows_of(pose), _rows_of(appearance)
-        shared = [len(self._by_pose[p]) > 1 for p in pose.tolist()]
-        others = [
-            bool((pose[self._by_appearance[a]] != p).any())
-            for p, a in zip(pose.tolist(), appearance.tolist(), strict=True)
-        ]
+        rows = list(zip(pose.tolist(), appearance.tolist(), strict=True))
+        shared = [bool((appearance[self._by_pose[p]] != a).any()) for p, a in rows]
+        others = [bool((pose[self._by_appearance[a]] != p).any()) for p, a in rows]
         self.targets: NDArray[np.int64] = np.flatnonzero(np.array(shared, bool) & np.array(others, bool))
         """Rows that are the true render of some mix."""
 
@@ -39,11 +37,11 @@ class WalkSampler:
 
         Args:
             rng: Of this step.
-            rows: How many.
+            rows: How many, at least 3.
 
         Returns:
-            (rows,) row numbers, and (M, 3) places in the batch of x, y, z: z shows the pose of x in the appearance
-            of y.
+            (rows,) row numbers, and (M, 3) places in the batch of x, y, z, with M at least 1: z shows the pose of x in
+            the appearance of y.
         """
         drawn: list[int] = []
         triples: list[tuple[int, int, int]] = []
@@ -51,6 +49,8 @@ class WalkSampler:
             walk, kinds = self._walk(rng, min(_LENGTH, rows - len(drawn)))
             triples += [(x + len(drawn), y + len(drawn), z + len(drawn)) for x, y, z in sources_of_walk(kinds)]
             drawn += walk
+        if not triples:  # walks are cut short where few rows are alike
+            drawn[:3], triples = self._mix(rng), [(0, 2, 1)]
         return np.array(drawn, np.int64), np.array(triples, np.int64).reshape(-1, 3)
 
     def _walk(self, rng: np.random.Generator, length: int) -> tuple[list[int], list[str]]:
@@ -64,6 +64,11 @@ class WalkSampler:
             walk.append(row)
             kinds.append("appearance" if kinds[-1] == "pose" else "pose")
         return walk, kinds[: len(walk) - 1]
+
+    def _mix(self, rng: np.random.Generator) -> list[int]:
+        """The rows x, z, y of one mix."""
+        z = int(rng.choice(self.targets))
+        return [self._leave(rng, z, "pose"), z, self._leave(rng, z, "appearance")]
 
     def _leave(self, rng: np.random.Generator, row: int, kind: str) -> int:
         """Another row of the same pose (in another appearance), or of the same appearance (in another pose)."""

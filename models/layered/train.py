@@ -146,8 +146,6 @@ class _Trainee:
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         drawn, triples = self.sampler.batch(rng, self.config.batch_size)
-        while not len(triples):  # walks can be cut short where few rows are alike
-            drawn, triples = self.sampler.batch(rng, self.config.batch_size)
         rows = torch.from_numpy(drawn)
         source = rows.to(self.images.device)
         images = self.fabric.to_device(self.images[source]).float() / 255.0
