@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from handaug.data_specs.reader import HandDataset
-from handaug.models.dvae.config import DvaeConfig, stage_at
+from handaug.models.dvae.config import METHODS, DvaeConfig, stage_at
 from handaug.models.dvae.data import read_train_rows
 from handaug.models.dvae.losses import gaussian_kl, gaussian_nll, pair_at, stage_terms, total_loss
 from handaug.models.dvae.modalities import MODALITIES
@@ -50,6 +50,16 @@ def test_nll_is_a_unit_gaussian_in_the_likelihoods_own_unit() -> None:
     constant = 4 * 0.5 * np.log(2 * np.pi)
     expected = -log_density(found, levels).flatten(1).sum(1) - constant
     assert torch.allclose(gaussian_nll(predicted, target, MODALITIES["image"].unit), expected, rtol=1e-4)
+
+
+def test_a_viewpoint_a_tenth_off_costs_a_nat() -> None:
+    """About an axis of its own; the squared distance of two rotations is 4 (1 - cos)."""
+    angle = torch.tensor(0.1)
+    turn = torch.eye(3)
+    turn[:2, :2] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
+    cost = gaussian_nll(turn.view(1, 9), torch.eye(3).view(1, 9), MODALITIES["viewpoint"].unit)
+    assert cost.item() == pytest.approx(200 * (1 - np.cos(0.1)), rel=1e-4)
+    assert cost.item() == pytest.approx(1.0, rel=1e-2)
 
 
 # the equations, written out
@@ -131,6 +141,37 @@ def test_eqs_4_and_8_embed_both_modalities_into_one_z(data: Path) -> None:
         elbo = elbo + 0.01 * log_p(model, "viewpoint", z[:, 6:], batch["viewpoint"])
     loss = total_loss(stage_terms(model, "embed", batch, noise), config)
     assert loss.item() == pytest.approx(-elbo.mean().item(), rel=1e-4)
+
+
+def test_eq_8_of_rows_with_all_labels_a_weak_one_and_none(data: Path) -> None:
+    """The second row knows its viewpoint alone, the third nothing: both pay for what they know, no other row's KL."""
+    config = tiny("dvae-pose", beta=2.0, augment=False)
+    model, batch, noise = setting(data, config, "embed")
+    batch["weight/pose3d"] = batch["weight/cpose"] = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    batch["weight/viewpoint"] = torch.tensor([1.0, 1.0, 0.0, 1.0])
+    elbo = 0.0
+    for source in ("pose3d", "image"):
+        inputs = (batch["image"], batch["side"]) if source == "image" else (batch["pose3d"],)
+        q = posterior(model.embedders[source](*inputs))
+        z = q.mean + q.stddev * noise
+        kl = kl_divergence(q, Normal(0.0, 1.0))
+        weak = 0.01 * log_p(model, "viewpoint", z[:, 6:], batch["viewpoint"]) - 2.0 * kl[:, 6:].sum(1)
+        rest = log_p(model, "pose3d", z, batch["pose3d"]) + 0.01 * log_p(model, "cpose", z[:, :6], batch["cpose"])
+        full = weak + rest - 2.0 * kl[:, :6].sum(1)
+        elbo += (full[0] + full[3] + (weak[1] if source == "image" else 0.0)).item() / 4
+    loss = total_loss(stage_terms(model, "embed", batch, noise), config)
+    assert loss.item() == pytest.approx(-elbo, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_with_all_labels_pay_the_whole_kl_to_the_bit(data: Path, method: str) -> None:
+    model, batch, noise = setting(data, tiny(method), "embed")
+    terms = stage_terms(model, "embed", batch, noise)
+    for source in model.config.embed:
+        assert torch.equal(terms[f"{source}/kl/z"], gaussian_kl(*model.embed(source, batch)).sum(1).mean())
+    weights = {f"weight/{name}": torch.ones(4) for name, _ in model.config.targets}
+    weighted = stage_terms(model, "embed", batch | weights, noise)
+    assert all(torch.equal(weighted[name], term) for name, term in terms.items())
 
 
 def test_eq_1_jointly_and_pair_by_pair(data: Path) -> None:

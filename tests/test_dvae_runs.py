@@ -20,8 +20,17 @@ from torch import Tensor
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.dvae.api import Dvae, load_dvae
-from handaug.models.dvae.data import read_poses
-from handaug.models.dvae.measure import collapsed, compare, measure, read_rows
+from handaug.models.dvae.data import place_pixels, read_poses
+from handaug.models.dvae.measure import (
+    Rows,
+    collapsed,
+    compare,
+    evaluate_dvae,
+    mean_pose,
+    measure,
+    read_rows,
+    subset,
+)
 from handaug.models.dvae.train import train_dvae
 from handaug.models.pose_codes import pose_codes
 
@@ -156,6 +165,49 @@ def test_a_copy_of_x_scores_what_its_pixels_say(dvae_runs: dict[str, Path], data
     assert inside is not None
     difference = (rows.images[x].double() - rows.images[z].double())[:, 0][inside] / 255.0
     assert figures["copy_psnr_db"] == pytest.approx(-10 * np.log10((difference**2).mean().item()), rel=1e-4)
+
+
+def error_mm(poses: Tensor, rows: Rows) -> float:
+    """Mean distance of 3DPose (N, 63) from the labels over the joints that count, written out."""
+    distance = (poses - rows.poses.pose3d).view(-1, 21, 3).norm(dim=-1) * rows.poses.scale[:, None] * 1000
+    return float(distance[torch.from_numpy(rows.visibility >= 1)].mean())
+
+
+@pytest.mark.parametrize("method", ["dvae", "dvae-zu"])
+def test_a_synthesised_pose_is_drawn_in_the_look_of_the_tag(
+    dvae_runs: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Never of the own image, whose z_u may carry the pose. Here images show the look's code, and poses are images."""
+    model, rows = load_dvae(dvae_runs[method]), read_rows(HandDataset(data, split="train"), "wrist", 20)
+    tagged = np.flatnonzero(rows.tags >= 0)
+    assert len(tagged) and (rows.tags[tagged] != tagged).all()
+    monkeypatch.setattr(model, "decode", lambda pose, look: look[:, :1, None, None].expand(-1, 1, SIZE, SIZE))
+    monkeypatch.setattr(model, "estimate", lambda images, side: {"pose3d": images.flatten(1)[:, :63]})
+    looks = [model.encode_appearance(rows.images[at].float() / 255.0)[:, :1] for at in (rows.tags[tagged], tagged)]
+    tag, own = (error_mm(look.expand(-1, 63), subset(rows, tagged)) for look in looks)
+    found = measure(model, rows)["synth_pose3d_epe_mean_mm"]
+    assert found == pytest.approx(tag, rel=1e-5) and found != pytest.approx(own, rel=1e-5)
+
+
+def test_pixels_of_estimates_are_read_from_the_whole_z(dvae_runs: dict[str, Path], data: Path) -> None:
+    view = HandDataset(data, split="test")
+    model, rows = load_dvae(dvae_runs["dvae-zu"]), read_rows(view, "wrist")
+    z, _ = model.model.embed("image", {"image": rows.images.float() / 127.5 - 1.0})
+    errors = []
+    for code in (z, torch.cat([z[:, :6], torch.zeros_like(z[:, 6:])], 1)):
+        placed = model.model.decode("placed_pose", code).detach()
+        found = place_pixels(placed[:, :63], placed[:, 63:], view.size).numpy()
+        errors.append(np.linalg.norm(found - rows.keypoints, axis=-1)[rows.visibility >= 1].mean())
+    told = evaluate_dvae(dvae_runs["dvae-zu"], view)["epe_mean_px"]
+    assert told == pytest.approx(errors[0], rel=1e-5) and told != pytest.approx(errors[1], rel=1e-5)
+
+
+def test_always_answering_the_mean_of_known_labels(data: Path) -> None:
+    known = read_poses(HandDataset(data, split="train"), "wrist")
+    known = dataclasses.replace(known, known=torch.arange(len(known)) < 5)
+    rows = read_rows(HandDataset(data, split="test"), "wrist")
+    expected = error_mm(known.pose3d[:5].mean(0), rows)
+    assert mean_pose(known, rows).figures()["pose3d_epe_mean_mm"] == pytest.approx(expected, rel=1e-5)
 
 
 def rows_match(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -26,7 +26,17 @@ from handaug.models.dvae.model import Batch
 from handaug.models.hand_frame import hand_frame, reflections, with_root
 from handaug.models.warp import warp
 
-__all__ = ["Poses", "Tags", "TrainRows", "move_images", "place_pixels", "read_poses", "read_train_rows", "to_network"]
+__all__ = [
+    "Poses",
+    "Tags",
+    "TrainRows",
+    "first_rows",
+    "move_images",
+    "place_pixels",
+    "read_poses",
+    "read_train_rows",
+    "to_network",
+]
 
 _SCALE_UNIT = 0.2
 """Half image sides per s of a hand that fills two thirds of the crop."""
@@ -258,6 +268,11 @@ class TrainRows:
         return to_network(self.images[rows.to(self.images.device)].to(device))
 
 
+def first_rows(count: int, percent: float) -> int:
+    """How many of `count` train rows, from the first one on, keep their labels (section 4.4)."""
+    return max(1, round(count * percent / 100.0))
+
+
 def read_train_rows(data: HandDataset, config: DvaeConfig, triples: HandDataset | None = None) -> TrainRows:
     """Read the train rows of a run.
 
@@ -271,7 +286,7 @@ def read_train_rows(data: HandDataset, config: DvaeConfig, triples: HandDataset 
     """
     count = len(data)
     poses = read_poses(data, config.root)
-    labelled = torch.arange(count) < max(1, round(count * config.labelled / 100.0))
+    labelled = torch.arange(count) < first_rows(count, config.labelled)
     names = {name for name, _ in (*config.factors, *config.targets)}
     usable = poses.placed if names & {"placement", "placed_pose"} else poses.known
     tags = _tags(data) if "content" in names else None

@@ -109,13 +109,28 @@ def _noise(model: DVAE, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
 
 
 def _embed(model: DVAE, source: str, targets: list[str], batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-    """Eq. 4 where `source` is x, Eq. 8 where it is another modality, Eq. 1 where the decoders learn as well."""
+    """Eq. 4 where `source` is x, Eq. 8 where it is another modality, Eq. 1 where the decoders learn as well.
+
+    A row that knows y_2 alone has the bound of its own model, lambda E log p(y_2 | z_y2) - beta KL(q(z_y2 | x^) || p):
+    what is not observed, and its block of z, are integrated out. Their KL would only pull the encoder to the prior.
+    """
     mean, log_variance = model.embed(source, batch)
     z = sample(mean, log_variance, noise)
     known = batch.get(f"weight/{source}")
     terms = {f"{source}/nll/{name}": _nll(model, name, z, batch, known) for name in targets}
-    kl = gaussian_kl(mean, log_variance).sum(1)
+    kl = _paid(model, targets, batch, gaussian_kl(mean, log_variance)).sum(1)
     return {**terms, f"{source}/kl/z": (kl if known is None else kl * known).mean()}
+
+
+def _paid(model: DVAE, targets: list[str], batch: Batch, kl: Tensor) -> Tensor:
+    """The KL (N, latent) of the blocks from which something that the row knows is decoded, 0 for the others."""
+    every = torch.ones(len(kl), device=kl.device)
+    parts = []
+    for block, span in model.spans.items():
+        decoded = [name for name in targets if model.own_block[name] in (None, block)]
+        weight = torch.stack([batch.get(f"weight/{name}", every) for name in decoded]).amax(0)
+        parts.append(kl[:, span] * weight[:, None])
+    return torch.cat(parts, dim=1)
 
 
 def _nll(model: DVAE, name: str, z: Tensor, batch: Batch, known: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_HAND
-from handaug.models.disentangle.validation import find_triples
+from handaug.models.disentangle.validation import find_triples, spread_poses
 from handaug.models.dvae.api import Dvae, load_dvae
 from handaug.models.dvae.data import Poses, Tags, read_poses
 from handaug.models.dvae.losses import gaussian_kl
@@ -32,6 +32,7 @@ __all__ = [
     "estimate_rows",
     "evaluate_dvae",
     "kl_per_dimension",
+    "mean_pose",
     "measure",
     "read_rows",
     "subset",
@@ -73,7 +74,7 @@ def read_rows(data: HandDataset, root: str, most: int | None = None) -> Rows:
     Raises:
         InputError: None of its rows has complete 3D labels.
     """
-    index = np.arange(len(data)) if most is None or most >= len(data) else _spread(data, most)
+    index = spread_poses(data, len(data) if most is None else most)
     index = index[read_poses(data, root, index).known.numpy()]
     if not len(index):
         raise InputError(f"{data.path}: has no rows with complete 3D labels in this split; give others")
@@ -91,21 +92,6 @@ def read_rows(data: HandDataset, root: str, most: int | None = None) -> Rows:
     images = torch.from_numpy(data.read("images", index)).permute(0, 3, 1, 2).contiguous()
     places = with_root(data.read("keypoints_2d", index), root)
     return Rows(images, read_poses(data, root, index), places, seen, tags, triples, hand)
-
-
-def _spread(data: HandDataset, most: int) -> NDArray[np.int64]:
-    """About `most` places in a view: poses spread evenly over it, of each two rows or more that lie far apart.
-
-    Two, so that mixes have true renders; far apart, since neighbours may share their light; and not the first rows of
-    the view, which may be one pose in many looks.
-    """
-    pose = data.read("pose_id") if data.has("pose_id") else np.arange(len(data))
-    _, group, counts = np.unique(pose, return_inverse=True, return_counts=True)
-    each = max(2 if (counts > 1).any() else 1, -(-most // len(counts)))
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(counts)[:-1])
-    chosen = np.unique(np.linspace(0, len(counts) - 1, min(len(counts), max(1, most // each))).astype(int))
-    rows = [members[k][np.unique(np.linspace(0, counts[k] - 1, min(each, counts[k])).astype(int))] for k in chosen]
-    return np.sort(np.concatenate(rows))
 
 
 @dataclass(frozen=True)
@@ -141,6 +127,12 @@ def estimate_rows(model: Dvae, rows: Rows) -> Estimates:
     """Estimate every row's pose from its image, its side and its scale."""
     found = [model.estimate(rows.images[block].float() / 255.0, rows.poses.side[block]) for block in _blocks(len(rows))]
     return compare({name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}, rows)
+
+
+def mean_pose(known: Poses, rows: Rows) -> Estimates:
+    """What always answering the mean pose of known labels scores, whatever the image shows."""
+    some = known.select(known.known)
+    return compare({name: some.vector(name).mean(0).expand(len(rows), -1) for name in ("pose3d", "cpose")}, rows)
 
 
 def compare(predicted: dict[str, Tensor], rows: Rows) -> Estimates:
@@ -195,8 +187,10 @@ def measure(model: Dvae, rows: Rows, *, embedded: bool = True) -> dict[str, floa
     Returns:
         pose3d_*, cpose_*, viewpoint_*: estimates from the images (see `Estimates.figures`).
         label_pose3d_epe_mean_mm: labels encoded and decoded again.
-        image_l1: decoded from label and tag against the row's own image, mean per pixel, of 1.
-        synth_pose3d_epe_mean_mm: the own pose read from the decoded image, against the label it was drawn with.
+        image_l1: decoded from label and tag, with z_u from label and own image, against the row's own image, mean per
+            pixel, of 1.
+        synth_pose3d_epe_mean_mm: the own pose read from the image decoded from label and tag, against the label; the
+            tag gives z_u too, since that of the own image may carry the pose.
         pair_psnr_db, copy_psnr_db: label of x with the appearance of y against their true render inside the hand's
             mask, and what x's own image would score.
     """
@@ -230,12 +224,13 @@ def evaluate_dvae(checkpoint: Path, data: HandDataset, *, device: str = "cpu") -
         )
     rows = read_rows(data, model.config.root)
     out = {"rows": float(len(rows)), **measure(model, rows)}
-    places = {"placed_pose", "placement"} & {name for name, _ in model.config.factors}
-    if model.draws_images and model.reads_images and places:
+    placed = {"placed_pose", "placement"} & {name for name, _ in model.config.factors}
+    if model.draws_images and model.reads_images and placed:
         pixels = KeypointMetrics()
         for block in _blocks(len(rows)):
-            found = model.pose_keypoints(model.encode_pose(rows.images[block].float() / 255.0)).cpu().numpy()
-            pixels.update(found, rows.keypoints[block], rows.visibility[block])
+            found = model.estimate(rows.images[block].float() / 255.0, rows.poses.side[block])
+            places = model.placed_keypoints(found).cpu().numpy()
+            pixels.update(places, rows.keypoints[block], rows.visibility[block])
         out |= {name: value for name, value in pixels.compute().items() if value == value}
     for name, values in kl_per_dimension(model, rows).items():
         out[f"kl_{name}_nats"] = sum(values)
@@ -271,16 +266,17 @@ def _relabel(model: Dvae, rows: Rows) -> dict[str, Tensor]:
 
 
 def _measure_images(model: Dvae, rows: Rows, reads: bool) -> dict[str, float]:
-    tagged = np.flatnonzero(rows.tags >= 0) if model.config.appearance == "content" else np.arange(len(rows))
+    every, tagged = np.arange(len(rows)), np.flatnonzero(rows.tags >= 0)
     out: dict[str, float] = {}
+    if model.config.z_u:
+        out["image_l1"] = float((_draw(model, rows, every, every) - rows.images.float() / 255.0).abs().mean())
     if len(tagged):
-        lends = rows.tags[tagged] if model.config.appearance == "content" else tagged
-        drawn = _draw(model, rows, tagged, lends)
-        out["image_l1"] = float((drawn - rows.images[tagged].float() / 255.0).abs().mean())
+        drawn = _draw(model, rows, tagged, rows.tags[tagged])
+        if not model.config.z_u:
+            out["image_l1"] = float((drawn - rows.images[tagged].float() / 255.0).abs().mean())
         if reads:
             some = subset(rows, tagged)
-            blocks = _blocks(len(some))
-            found = [model.estimate(drawn[block], some.poses.side[block]) for block in blocks]
+            found = [model.estimate(drawn[block], some.poses.side[block]) for block in _blocks(len(some))]
             predicted = {name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}
             out["synth_pose3d_epe_mean_mm"] = compare(predicted, some).figures()["pose3d_epe_mean_mm"]
     if len(rows.triples) and rows.hand is not None:
