@@ -66,8 +66,8 @@ def evaluate_checkpoint(
         `rows`; `rows_related_to_training`, those that share a group or pose with what an estimator learned from, where
         it keeps a record; the figures of `KeypointMetrics.compute`, and those of `KeypointMetrics3D.compute` where
         model and data have 3D; `per_joint_px`, `per_visibility_px` (and `_mm`): mean errors by name; `pck`: for each
-        unit the thresholds and the share of joints within them. Figures that cannot be computed are left out. Of a dVAE those
-        of `handaug.models.dvae.measure`. Of a disentangler also `disentanglement`: the figures of
+        unit the thresholds and the share of joints within them. Figures that cannot be computed are left out. Of a dVAE
+        those of `handaug.models.dvae.measure`. Of a disentangler also `disentanglement`: the figures of
         `handaug.models.leakage`.
 
     Raises:
