@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.augment.checker import CheckerConfig, train_checkers
-from handaug.augment.leaks import RELATIONS, shared_rows
+from handaug.augment.leaks import shared_rows
 from handaug.augment.remix import RemixConfig, remix, remix_capacity
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import RELATIONS
 from handaug.data_specs.subset import write_subset
 from handaug.models.estimators.seen import check_seen
 from handaug.models.methods import train_method

@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.pictures import EVEN, pictures_of
 from handaug.data_specs.reader import HandDataset
-from handaug.data_specs.schema import TRAIN
+from handaug.data_specs.schema import RELATIONS, TRAIN
 
-__all__ = ["RELATIONS", "check_leaks", "shared_rows", "unknown_training"]
-
-RELATIONS = ("group", "pose_id")
-"""Fields that related rows share."""
+__all__ = ["check_leaks", "shared_rows", "unknown_training"]
 
 
 def check_leaks(
@@ -66,7 +63,9 @@ class _HeldOut:
     @classmethod
     def of(cls, rows: HandDataset, looks: HandDataset | None, name: str) -> "_HeldOut":
         pictures = pictures_of(rows)
-        return cls(rows, looks or rows, name, pictures, pictures if looks is None else pictures_of(looks))
+        if looks is None:
+            return cls(rows, rows, name, pictures, pictures)
+        return cls(rows, looks, name, pictures, pictures_of(looks))
 
 
 def _check_pictures(data: HandDataset, pictures: NDArray[np.int64], held_out: Sequence[_HeldOut]) -> None:

@@ -20,7 +20,7 @@ from handaug.augment.codes import CodeFile, blend_appearances, decode_levels, en
 from handaug.augment.fits import check_fits
 from handaug.augment.pairing import Pairing
 from handaug.augment.rarity import appearance_rarity
-from handaug.augment.remix_config import PRIOR, RemixConfig, open_sources
+from handaug.augment.remix_config import PRIOR, RemixConfig, open_sources, requested
 from handaug.augment.sources import UNKNOWN, SourceTable, prior_sources, read_sources
 from handaug.data_specs.camera import flip_keypoints_2d
 from handaug.data_specs.errors import InputError
@@ -143,15 +143,8 @@ class Mint:
         """What makes the minted file what it is."""
         config = self.config
         return {
-            "command": "remix",
-            "n": config.n,
-            "seed": config.seed,
-            "pairs": config.pairs,
+            **requested(config, self.pose_data, self.appearance_data),
             "max_label_error_px": self.threshold,
-            "check": config.check,
-            "max_tries": config.max_tries,
-            "poses": self.pose_data.checksum,
-            "appearances": PRIOR if config.from_prior else self.appearance_data.checksum,
             "disentangler": fingerprint(config.disentangler),
             "checker": fingerprint(config.checker),
         }

@@ -32,7 +32,7 @@ from handaug.augment.fits import check_fits
 from handaug.augment.mint import Mint, check_prior
 from handaug.augment.pairing import split_quota
 from handaug.augment.rarity import pose_rarity
-from handaug.augment.remix_config import PRIOR, RemixConfig, open_sources
+from handaug.augment.remix_config import PRIOR, RemixConfig, open_sources, requested
 from handaug.augment.remix_plan import Cut, Tally, first_plans, refill_plans
 from handaug.augment.remix_report import RemixReport, check_side_file, pose_bins, read_report, write_report
 from handaug.augment.remix_work import (
@@ -134,16 +134,7 @@ def find_finished(config: RemixConfig, out: Path) -> bool:
     _check_target(config, out)
     if not out.is_file():
         return False
-    poses, lends = open_sources(config)
-    wanted: dict[str, Any] = {
-        "command": "remix",
-        "n": config.n,
-        "seed": config.seed,
-        "pairs": config.pairs,
-        "check": config.check,
-        "poses": poses.checksum,
-        "appearances": PRIOR if config.from_prior else lends.checksum,
-    }
+    wanted = requested(config, *open_sources(config))
     if config.max_label_error is not None:
         wanted["max_label_error_px"] = config.max_label_error
     found = json.loads(HandDataset(out).attrs["config"])

@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from handaug.augment.fits import check_fits
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 
-__all__ = ["PAIRS", "PRIOR", "RemixConfig", "open_sources"]
+__all__ = ["PAIRS", "PRIOR", "RemixConfig", "open_sources", "requested"]
 
 PRIOR = "prior"
 """The value of --appearances that stands for the disentangler's own prior."""
@@ -75,3 +76,17 @@ def open_sources(config: RemixConfig) -> tuple[HandDataset, HandDataset]:
             raise InputError(f"{path}: has no rows in its train split; remix reads split 0 only")
     check_fits(lends, poses.size, poses.channels, str(poses.path))
     return poses, lends
+
+
+def requested(config: RemixConfig, poses: HandDataset, lends: HandDataset) -> dict[str, Any]:
+    """What of a minted file's identity is known without its models."""
+    return {
+        "command": "remix",
+        "n": config.n,
+        "seed": config.seed,
+        "pairs": config.pairs,
+        "check": config.check,
+        "max_tries": config.max_tries,
+        "poses": poses.checksum,
+        "appearances": PRIOR if config.from_prior else lends.checksum,
+    }

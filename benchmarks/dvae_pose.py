@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from handaug.augment.bootstrap import ErrorSums, Gain, relative_gain
 from handaug.augment.dvae_figures import PAPER_FIG7, PAPER_LABELLED, line_figure, pck_figure, text_table
+from handaug.augment.report import name_seeds
 from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.draw import save_png
 from handaug.data_specs.errors import InputError
@@ -136,7 +137,7 @@ def protocol(arguments: argparse.Namespace) -> None:
     low, high = gain.ci95
     told = (
         f"gain of the dVAE over the cross-modal VAE, 3DPose EPE: {gain.mean:+.1f} % (95 % interval {low:+.1f} to "
-        f"{high:+.1f}, {gain.n_seeds} seeds)"
+        f"{high:+.1f}, {name_seeds(gain.n_seeds)})"
     )
     finish(out, "protocol", {**results, "gain": asdict(gain)}, f"{setting}\n{table}\n{told}\n")
 

@@ -43,7 +43,6 @@ __all__ = [
     "Workspace",
     "check_picture",
     "check_seed",
-    "claim_picture",
     "debug_option",
     "device_option",
     "echo_table",
@@ -228,21 +227,6 @@ def check_picture(out: Path, *inputs: Path) -> None:
     taken = out.is_dir() or os.path.realpath(out) in map(os.path.realpath, inputs)
     if taken or out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: the result is a picture; name another file, ending in .png")
-
-
-def claim_picture(out: Path) -> None:
-    """Make the folder of a picture and check that it can be written, before the work that draws it.
-
-    Raises:
-        InputError: It cannot.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        probe = out.with_name(f".{out.name}.{os.getpid()}.probe")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another output") from error
 
 
 def pick_device(name: str) -> str:

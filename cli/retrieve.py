@@ -11,7 +11,6 @@ from handaug.cli.common import (
     RichProgress,
     Workspace,
     check_picture,
-    claim_picture,
     debug_option,
     device_option,
     pick_device,
@@ -61,6 +60,7 @@ def command(
     from handaug.augment.retrieval import retrieval_sheet
     from handaug.augment.walk import pick_rows, rows_of
     from handaug.data_specs.draw import save_png
+    from handaug.data_specs.partial import claim_place
     from handaug.data_specs.reader import HandDataset
     from handaug.models.methods import load_run
 
@@ -77,7 +77,7 @@ def command(
         queries = rows_of(source, parse_rows("--query-rows", query_rows))
     searched = HandDataset(gallery or source, split=split)
     model = load_run(checkpoint or workspace.disentangler, pick_device(device))
-    claim_picture(target)
+    claim_place(target)
     sheet = retrieval_sheet(model, queries, searched, top=top, progress=RichProgress())
     save_png(target, sheet.image)
     for name, value in sheet.figures.items():

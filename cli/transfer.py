@@ -10,7 +10,6 @@ from handaug.cli.common import (
     OUT_FILE,
     Workspace,
     check_picture,
-    claim_picture,
     debug_option,
     device_option,
     pick_device,
@@ -64,6 +63,7 @@ def command(
     """
     from handaug.augment.walk import pick_rows, rows_of, transfer_sheet
     from handaug.data_specs.draw import save_png
+    from handaug.data_specs.partial import claim_place
     from handaug.data_specs.reader import HandDataset
     from handaug.models.methods import load_run
 
@@ -89,7 +89,7 @@ def command(
     elif appearance_rows is not None:
         lends = rows_of(source, parse_rows("--appearance-rows", appearance_rows))
     model = load_run(checkpoint or workspace.disentangler, pick_device(device))
-    claim_picture(target)
+    claim_place(target)
     sheet = transfer_sheet(model, gives, lends, seed=seed)
     save_png(target, sheet.image)
     for name, value in sheet.figures.items():

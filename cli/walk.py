@@ -10,7 +10,6 @@ from handaug.cli.common import (
     OUT_FILE,
     Workspace,
     check_picture,
-    claim_picture,
     debug_option,
     device_option,
     pick_device,
@@ -57,6 +56,7 @@ def command(
     """
     from handaug.augment.walk import pick_rows, rows_of, walk_sheet
     from handaug.data_specs.draw import save_png
+    from handaug.data_specs.partial import claim_place
     from handaug.data_specs.reader import HandDataset
     from handaug.models.methods import load_run
 
@@ -80,7 +80,7 @@ def command(
             raise InputError(f"{source}: has only one {differ} of that side in split {split}; give {option}")
         ends.append(drawn)
     model = load_run(checkpoint or workspace.disentangler, pick_device(device))
-    claim_picture(target)
+    claim_place(target)
     sheet = walk_sheet(model, ends[0], ends[1], steps=steps)
     save_png(target, sheet.image)
     for name, value in sheet.figures.items():

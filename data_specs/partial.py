@@ -21,7 +21,7 @@ from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import H5PY_ERRORS, LockedFileError, check_header, has_signature, open_file
 from handaug.data_specs.writer import config_json, partial_path, remove_path, write_atomically
 
-__all__ = ["PartialOutput", "check_name", "claim_output", "remove_leftover"]
+__all__ = ["PartialOutput", "check_name", "claim_output", "claim_place", "remove_leftover"]
 
 _CONFIG, _LOCK = "config.json", "lock"
 
@@ -38,6 +38,18 @@ def claim_output(out: Path) -> None:
             the dataset; or a file or folder of someone else stands where the unfinished work would.
     """
     check_name(out)
+    claim_place(out)
+    unfinished = partial_path(out)
+    if unfinished.exists() and not (_is_work(unfinished) if unfinished.is_dir() else _is_ours(unfinished)):
+        raise InputError(f"{unfinished}: is in the way of the unfinished work; move it or choose another output")
+
+
+def claim_place(out: Path) -> None:
+    """Make the folder of a file of any kind, and check that it can be written there before any work starts.
+
+    Raises:
+        InputError: It cannot.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         probe = out.with_name(f".{out.name}.{os.getpid()}.probe")
@@ -45,9 +57,6 @@ def claim_output(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise _cannot_write(out, error) from error
-    unfinished = partial_path(out)
-    if unfinished.exists() and not (_is_work(unfinished) if unfinished.is_dir() else _is_ours(unfinished)):
-        raise InputError(f"{unfinished}: is in the way of the unfinished work; move it or choose another output")
 
 
 def check_name(out: Path) -> None:

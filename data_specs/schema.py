@@ -23,6 +23,7 @@ __all__ = [
     "OCCLUDED_BY_OBJECT",
     "OCCLUDED_BY_OTHER_HAND",
     "OCCLUDED_BY_SELF",
+    "RELATIONS",
     "RIGHT",
     "SCHEMA_VERSION",
     "SPLITS",
@@ -41,6 +42,8 @@ LEFT, RIGHT = 0, 1
 NOT_LABELLED, HIDDEN, VISIBLE = 0, 1, 2
 TRAIN, VAL, TEST = 0, 1, 2
 SPLITS: dict[str, int] = {"train": TRAIN, "val": VAL, "test": TEST}
+RELATIONS = ("group", "pose_id")
+"""Fields that related rows share: such rows are never in two splits."""
 MASK_BACKGROUND, MASK_HAND, MASK_FOREARM, MASK_OCCLUDER, MASK_OTHER_HAND = 0, 1, 2, 3, 4
 NOT_OCCLUDED, OCCLUDED_BY_SELF, OCCLUDED_BY_OBJECT, OCCLUDED_BY_OTHER_HAND = 0, 1, 2, 3
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import RELATIONS
 from handaug.data_specs.writer import write_atomically
 
 __all__ = ["SEEN", "check_seen", "read_seen", "seen_rows", "write_seen"]
 
 SEEN = "seen.safetensors"
-_FIELDS = ("group", "pose_id")
 
 
 def write_seen(folder: Path, learned_from: Iterable[HandDataset], start: Path | None) -> None:
@@ -30,7 +30,7 @@ def write_seen(folder: Path, learned_from: Iterable[HandDataset], start: Path | 
     before = (read_seen(start) or {}) if start is not None else {}
     known: dict[str, NDArray[np.int64]] = {}
     views = list(learned_from)
-    for field in _FIELDS:
+    for field in RELATIONS:
         parts = [data.read(field).astype(np.int64) for data in views if data.has(field)]
         known[field] = np.unique(np.concatenate([*parts, before.get(field, np.empty(0, np.int64))]))
     write_atomically(folder / SEEN, safetensors.numpy.save(known))
@@ -54,7 +54,7 @@ def seen_rows(folder: Path, rows: HandDataset) -> NDArray[np.bool_] | None:
     if known is None:
         return None
     found = np.zeros(len(rows), bool)
-    for field in _FIELDS:
+    for field in RELATIONS:
         if field in known and rows.has(field):
             found |= np.isin(rows.read(field), known[field])
     return found
