@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Two pytest workers on two cores: more threads only fight. Must be set before torch and OpenCV are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# OpenCV asks for this once in a process, at its first OpenEXR file, which a test may be the one to write.
+os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
 
 
 @pytest.fixture(autouse=True)
