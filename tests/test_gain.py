@@ -209,7 +209,7 @@ def test_a_small_budget_makes_everything_from_its_own_labels(tmp_path: Path, mon
         label_budgets="6,all",
         seeds=1,
         steps=2,
-        checker=CheckerConfig(steps=60, batch_size=8),
+        checker=CheckerConfig(width=8, steps=60, batch_size=8),
         disentangle=DisentangleConfig(steps=30, batch_size=8, width=4),
     )
     figures = measure_gain(config, tmp_path / "pose", workers=1).figures

@@ -37,10 +37,10 @@ if importlib.util.find_spec("bpy") is None:  # not importorskip: it would load B
     pytest.skip("needs the extra `render`", allow_module_level=True)
 
 Arrays = dict[str, NDArray[Any]]
-CONFIG = RenderConfig(poses=48, size=32, channels="rgb", quality="draft", depth=True, seed=3)
+CONFIG = RenderConfig(poses=40, size=32, channels="rgb", quality="draft", depth=True, seed=3)
 PATIENCE = 300
 """Seconds after which something hangs, on the busiest machine; no test measures how long it takes."""
-OPTIONS = "--poses 48 --size 32 --channels rgb --quality draft --depth --seed 3".split()
+OPTIONS = "--poses 40 --size 32 --channels rgb --quality draft --depth --seed 3".split()
 
 
 def handaug(*arguments: str | Path) -> "subprocess.Popen[str]":

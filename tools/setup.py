@@ -93,7 +93,8 @@ def uv_environment(settings: dict[str, str]) -> dict[str, str]:
 def install(extras: str) -> None:
     say("installing uv, then everything else (about 3 GB; a minute on a quick line)")
     target = f".[{extras}]"
-    uv: list[str | Path] = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON]
+    # Compiled as pip would: where Python may not write (PYTHONDONTWRITEBYTECODE) each start compiled torch anew.
+    uv: list[str | Path] = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, "--compile-bytecode"]
     uv += ["-c", CONSTRAINTS, "-b", CONSTRAINTS, "-e", target]
     if run_pip("uv") and subprocess.run(uv, cwd=ROOT, env=uv_environment(pip_settings())).returncode == 0:
         return
