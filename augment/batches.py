@@ -5,18 +5,20 @@ seeded epochs. Where minted rows are mixed in they take the first slots, and the
 would stand there anyway: arms of an experiment differ in the minted rows and in nothing else.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from handaug.augment.prefetch import made_beside
 from handaug.augment.transforms import PoseBatch, TrainTransform
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.fit import Batch
 
-__all__ = ["RowPool", "check_share", "epoch_order", "training_batches"]
+__all__ = ["RowPool", "TrainingBatches", "check_share", "epoch_order"]
 
 # Kinds of random draws: each has its own spawn key, so that one never moves another.
 _ORDER, _MINTED_ORDER, _TRANSFORM = 1, 2, 3
@@ -148,17 +150,8 @@ def check_share(flag: str, share: float, batch_size: int) -> None:
         raise InputError(f"{flag} {share:g}: is no row of --batch-size {batch_size}; raise one of the two")
 
 
-def training_batches(
-    real: RowPool,
-    *,
-    batch_size: int,
-    seed: int,
-    minted: RowPool | None = None,
-    minted_fraction: float = 0.25,
-    transform: TrainTransform | None = None,
-    first_step: int = 0,
-) -> Iterator[Batch]:
-    """Endless training batches.
+class TrainingBatches:
+    """Endless training batches for `handaug.models.fit.fit_estimator`, images as bytes.
 
     Args:
         real: Rows that fill the slots.
@@ -168,23 +161,42 @@ def training_batches(
             they have weights, every batch has a weight for each of its rows.
         minted_fraction: Share of the slots, 0 to 1.
         transform: Applied to every row of the batch.
-        first_step: Of the first batch; those before it are passed over at no cost.
-
-    Yields:
-        Batches for `handaug.models.fit.fit_estimator`, images as bytes.
+        processes: That make them; 0 makes each where and when it is asked for. Changes no batch.
     """
-    from_minted = 0 if minted is None else round(minted_fraction * batch_size)
-    step = first_step
-    while True:
-        index = epoch_order(len(real), seed, _ORDER, step * batch_size, batch_size)[from_minted:]
-        batch, weights = real.take(index), None
-        if minted is not None and from_minted:
-            drawn = epoch_order(len(minted), seed, _MINTED_ORDER, step * from_minted, from_minted)
-            batch = _joined(minted.take(drawn), batch)
-            if minted.weights is not None:
-                weights = np.concatenate([minted.weigh(drawn), real.weigh(index)])
-        if transform is not None:
-            state = np.random.SeedSequence(seed, spawn_key=(_TRANSFORM, step)).generate_state(1)
-            batch = transform(batch, seed=int(state[0]))
-        yield _to_torch(batch, weights)
-        step += 1
+
+    def __init__(
+        self,
+        real: RowPool,
+        *,
+        batch_size: int,
+        seed: int,
+        minted: RowPool | None = None,
+        minted_fraction: float = 0.25,
+        transform: TrainTransform | None = None,
+        processes: int = 0,
+    ) -> None:
+        self._real, self._minted, self._transform = real, minted, transform
+        self._batch_size, self._seed, self._processes = batch_size, seed, processes
+        self._from_minted = 0 if minted is None else round(minted_fraction * batch_size)
+
+    def __call__(self, first: int) -> Iterator[Batch]:
+        """Those of the steps from `first` on, counted from 0; what lies before costs nothing."""
+        if self._processes:
+            return made_beside(self.of_step, first, self._processes)
+        return map(self.of_step, itertools.count(first))
+
+    def of_step(self, step: int) -> Batch:
+        """The batch of one step."""
+        index = epoch_order(len(self._real), self._seed, _ORDER, step * self._batch_size, self._batch_size)
+        index = index[self._from_minted :]
+        batch, weights = self._real.take(index), None
+        if self._minted is not None and self._from_minted:
+            first = step * self._from_minted
+            drawn = epoch_order(len(self._minted), self._seed, _MINTED_ORDER, first, self._from_minted)
+            batch = _joined(self._minted.take(drawn), batch)
+            if self._minted.weights is not None:
+                weights = np.concatenate([self._minted.weigh(drawn), self._real.weigh(index)])
+        if self._transform is not None:
+            state = np.random.SeedSequence(self._seed, spawn_key=(_TRANSFORM, step)).generate_state(1)
+            batch = self._transform(batch, seed=int(state[0]))
+        return _to_torch(batch, weights)

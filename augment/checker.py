@@ -233,7 +233,8 @@ def _train_fold(
             advance(config.steps)
         return
     # Training loads much that those who only check do without.
-    from handaug.augment.batches import RowPool, training_batches
+    from handaug.augment.batches import RowPool, TrainingBatches
+    from handaug.augment.prefetch import makers
     from handaug.augment.transforms import TrainTransform
 
     pool = RowPool([seen])
@@ -247,12 +248,12 @@ def _train_fold(
     )
     fit_estimator(
         estimator,
-        lambda step: training_batches(
+        TrainingBatches(
             pool,
             batch_size=config.batch_size,
             seed=seed,
             transform=TrainTransform("light", flips=pool.both_hands),
-            first_step=step,
+            processes=makers(device),
         ),
         steps=config.steps,
         lr=config.lr,

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from handaug.augment.batches import RowPool, training_batches
+from handaug.augment.batches import RowPool, TrainingBatches
 from handaug.augment.budgets import BudgetData, check_budgets, make_budget_data, parse_budgets
 from handaug.augment.gain_config import (
     GainConfig,
@@ -30,6 +30,7 @@ from handaug.augment.gain_measure import METRIC, measure_runs, run_folder
 from handaug.augment.gain_runs import Training, make_estimator, train_run
 from handaug.augment.leaks import unknown_training
 from handaug.augment.parallel import one_thread, run_trainings, side_by_side
+from handaug.augment.prefetch import makers
 from handaug.augment.report import name_seeds, write_gain_report
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.errors import InputError
@@ -147,22 +148,19 @@ def _expect(
     workers: int | None,
 ) -> None:
     """Say how long it will take, from a few steps that are timed and thrown away."""
-    flips = TrainTransform("standard", flips=True)
-    pool = data.pool([data.real], estimator)
-    timed = partial(
-        fit_estimator,
-        estimator,
-        lambda step: training_batches(pool, batch_size=config.batch_size, seed=0, transform=flips, first_step=step),
-        checkpoints=1,
-        validate=None,
-        device=device,
-        precision=config.precision,
-    )
+    pool, flips = data.pool([data.real], estimator), TrainTransform("standard", flips=True)
+    batches = TrainingBatches(pool, batch_size=config.batch_size, seed=0, transform=flips)
+    fit = partial(fit_estimator, estimator, checkpoints=1, validate=None, device=device, precision=config.precision)
+    beside = makers(device)
     with one_thread() if device == "cpu" else nullcontext(), named_failures(estimator):
-        timed(steps=1)
+        fit(batches, steps=1)
         start = time.perf_counter()
-        timed(steps=_TIMED_STEPS)
-        each = (time.perf_counter() - start) / _TIMED_STEPS
+        made = [batches.of_step(step) for step in range(_TIMED_STEPS)]
+        making = (time.perf_counter() - start) / _TIMED_STEPS
+        start = time.perf_counter()
+        fit(lambda _: made, steps=_TIMED_STEPS)
+        learning = (time.perf_counter() - start) / _TIMED_STEPS
+    each = max(learning, making / beside) if beside else learning + making
     runs = config.seeds * sum(len(config.arms_of("all" if budget is None else str(budget))) for budget in budgets)
     more = ", and what it takes to mint for the smaller budgets" if len(budgets) > 1 else ""
     progress.note(

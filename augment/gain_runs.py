@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from handaug.augment.batches import RowPool, training_batches
+from handaug.augment.batches import RowPool, TrainingBatches
+from handaug.augment.prefetch import makers
 from handaug.augment.transforms import TrainTransform
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
@@ -216,14 +217,14 @@ def train_run(
     with named_failures(estimator):
         result = fit_estimator(
             estimator,
-            lambda step: training_batches(
+            TrainingBatches(
                 real,
                 batch_size=training.batch_size,
                 seed=own,
                 minted=extra if arm.extra else None,
                 minted_fraction=1.0 if arm.alone else training.minted_fraction,
                 transform=TrainTransform("standard", flips=training.flips) if arm.transformed else None,
-                first_step=step,
+                processes=makers(training.device),
             ),
             steps=training.steps,
             lr=training.lr,

@@ -1,13 +1,14 @@
 """Training speed: samples/s of every disentangler and estimator, and the share of the device's peak that they reach.
 
     python benchmarks/train_speed.py RENDERS [--methods handaug,self,dvae,dvae-pose] [--estimators compact,unet,...]
-        [--steps 12] [--precisions 32-true,bf16-mixed] [--device cpu] [--threads 1]
+        [--steps 12] [--precisions 32-true,bf16-mixed] [--device cpu] [--threads 1] [--makers P]
 
 Each trains for a few steps with its defaults for the device, data resident as in a real run. The time of a step is the
 median over the last half of them; its floating-point operations, forward and backward, are counted by PyTorch over the
 same code. The peak is that of a large matrix product in the same precision in the same run: nothing in a network can be
-faster, so `of peak` says how much of the hardware a step uses. "loading" is what batches cost, transforms included, as
-a share of a step of an estimator (on a GPU they are made beside it).
+faster, so `of peak` says how much of the hardware a step uses. "fed" is the share of an estimator's speed that is left
+when its batches are read and transformed as in a real run: on a CPU by its own thread, on a GPU by --makers processes
+beside it (as a rule all cores but one).
 
 What is not counted: validation, pictures, saving. Networks take channels_last images as they do in training.
 """
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +27,21 @@ import torch
 from commands import Parser, at_least, check_labelled, listed, one_of, positive
 from torch.utils.flop_counter import FlopCounterMode
 
-from handaug.augment.batches import RowPool, training_batches
+from handaug.augment.batches import RowPool, TrainingBatches
 from handaug.augment.gain_config import default_training
+from handaug.augment.prefetch import makers
 from handaug.augment.transforms import TrainTransform
 from handaug.cli.common import pick_device, run_script
 from handaug.data_specs.progress import Advance, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.models.estimators import build_estimator
 from handaug.models.fabric import PRECISIONS
-from handaug.models.fit import fit_estimator
+from handaug.models.fit import Batches, fit_estimator
 from handaug.models.methods import METHODS, resolve
 
 _COUNTED_STEPS = 4
+_LONGER = 4
+"""Times as many steps where batches are made: those that lie ready at the start are soon used up."""
 _SIDE = {"cpu": 2048, "cuda": 8192}
 
 
@@ -64,6 +69,12 @@ class Watch:
         if self.device != "cpu":
             torch.cuda.synchronize()
         return time.perf_counter()
+
+    @property
+    def mean(self) -> float:
+        """Of the steps' last half, without the final one: those that wait for a batch count."""
+        each = np.diff(self.marks)[:-1]
+        return float(np.mean(each[len(each) // 2 :]))
 
     @property
     def step(self) -> float:
@@ -113,18 +124,18 @@ def of_method(name: str, data: Path, precision: str, options: argparse.Namespace
 
 
 def of_estimator(name: str, data: Path, precision: str, options: argparse.Namespace) -> tuple[int, float, float, float]:
-    """Batch size, seconds and operations of a step of an estimator, and seconds to make its batch."""
+    """Batch size, seconds and operations of a step of an estimator, and seconds of a step with its batch."""
     pool = RowPool([HandDataset(data, split="train")], spatial=name.endswith("-3d"))
     size = default_training(options.device)["batch_size"]
-    batches = training_batches(pool, batch_size=size, seed=0, transform=TrainTransform(flips=True))
-    started = time.perf_counter()
-    made = [next(batches) for _ in range(options.steps)]
-    loading = (time.perf_counter() - started) / options.steps
+    batches = TrainingBatches(
+        pool, batch_size=size, seed=0, transform=TrainTransform(flips=True), processes=options.makers
+    )
+    made = [batches.of_step(step) for step in range(options.steps)]
 
-    def train(steps: int, progress: Progress) -> None:
+    def train(batches: Batches, steps: int, progress: Progress) -> None:
         fit_estimator(
             build_estimator(name, size=pool.size, channels=pool.channels),
-            lambda _: made[:steps],
+            batches,
             steps=steps,
             checkpoints=1,
             validate=None,
@@ -133,7 +144,10 @@ def of_estimator(name: str, data: Path, precision: str, options: argparse.Namesp
             progress=progress,
         )
 
-    return size, *seconds_and_work(train, options.steps, options.device), loading
+    learning, work = seconds_and_work(partial(train, lambda _: made), options.steps, options.device)
+    watch = Watch(options.device)
+    train(batches, _LONGER * options.steps, watch)
+    return size, learning, work, watch.mean
 
 
 def main() -> int:
@@ -145,13 +159,15 @@ def main() -> int:
     parser.add_argument("--precisions", type=listed(one_of(PRECISIONS)), default="32-true,bf16-mixed")
     parser.add_argument("--device", type=pick_device, default="cpu")
     parser.add_argument("--threads", type=positive, default=1, help="of PyTorch on a CPU")
+    parser.add_argument("--makers", type=at_least(0), help="processes that make an estimator's batches")
     options = parser.parse_args()
+    options.makers = makers(options.device) if options.makers is None else options.makers
     rows = HandDataset(options.renders, split="train")
     check_labelled([rows], "train split")
     for name in options.estimators:
         build_estimator(name, size=rows.size, channels=rows.channels)
     torch.set_num_threads(options.threads)
-    print("| network | precision | batch | ms a step | samples/s | GFLOP a sample | GFLOP/s | of peak | loading |")
+    print("| network | precision | batch | ms a step | samples/s | GFLOP a sample | GFLOP/s | of peak | fed |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for precision in options.precisions:
         limit = peak(options.device, precision)
@@ -160,16 +176,16 @@ def main() -> int:
             size, seconds, work = of_method(name, options.renders, precision, options)
             show(name, precision, size, seconds, work, limit, "")
         for name in options.estimators:
-            size, seconds, work, loading = of_estimator(name, options.renders, precision, options)
-            show(name, precision, size, seconds, work, limit, f"{100 * loading / (loading + seconds):.0f} %")
+            size, seconds, work, fed = of_estimator(name, options.renders, precision, options)
+            show(name, precision, size, seconds, work, limit, f"{100 * seconds / fed:.0f} %")
     return 0
 
 
-def show(name: str, precision: str, size: int, seconds: float, work: float, limit: float, loading: str) -> None:
+def show(name: str, precision: str, size: int, seconds: float, work: float, limit: float, fed: str) -> None:
     """Print a line of the table."""
     print(
         f"| {name} | {precision} | {size} | {1e3 * seconds:,.1f} | {size / seconds:,.0f} | {work / size / 1e9:.3f} "
-        f"| {work / seconds / 1e9:,.1f} | {100 * work / seconds / limit:.0f} % | {loading} |",
+        f"| {work / seconds / 1e9:,.1f} | {100 * work / seconds / limit:.0f} % | {fed} |",
         flush=True,
     )
 
