@@ -22,13 +22,13 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from handaug.render.environment import Room, make_surrounding
+from handaug.render.environment import make_surrounding
 from handaug.render.scene import SKIN_LAYOUTS, Appearance, Backdrop, Lamp, Sensor, Skin, Vector
 from handaug.render.seeds import Factor, Kind, generator, identity
 from handaug.render.shares import TONES
 from handaug.render.skin_model import LUMINANCE, TYPICAL_BLOOD, melanin_of_tone, skin_reflectance
 
-__all__ = ["APPEARANCE_FACTORS", "appearance_factors", "sample_appearance", "sample_rig"]
+__all__ = ["sample_appearance", "sample_rig"]
 
 _HAND_BLOOD, _USUAL_BLOOD = 3.2, 1.5
 """Hands hold more blood than skin that is measured by instruments that touch it: from a distance a* of CIELAB is 15 to
@@ -141,29 +141,6 @@ def _share(drawn: Appearance, rig: Appearance, rng: np.random.Generator) -> Appe
         skin=replace(drawn.skin, **{name: getattr(rig.skin, name) for name in _RELIEF}),
         rig=rig.rig,
     )
-
-
-APPEARANCE_FACTORS = (
-    "tone", "blood", "roughness", "wet", "environment", "environment_share", "lamps", "lamp_share", "backdrop_blur",
-    "exposure_value", "blur", "vignetting", "shot_noise", "motion", "defocus", "contrast", "temperature", "jpeg",
-)  # fmt: skip
-"""Names of the entries of the field `appearance_factors`. Environment: number of the panorama, -1 a room, -2 a sky."""
-
-
-def appearance_factors(a: Appearance) -> NDArray[np.float32]:
-    """What an appearance was drawn as, in the order of `APPEARANCE_FACTORS`."""
-    made = 0 if a.surrounding is None else -1 if isinstance(a.surrounding, Room) else -2
-    values = {
-        **{name: getattr(a.skin, name) for name in ("tone", "blood", "roughness", "wet")},
-        "environment": made or a.environment,
-        "environment_share": a.environment_share,
-        "lamps": sum(lamp.share > 0 for lamp in a.lamps),
-        "lamp_share": sum(lamp.share for lamp in a.lamps),
-        "backdrop_blur": a.backdrop.blur,
-        "motion": math.hypot(*a.sensor.motion),
-    }
-    found = [values[name] if name in values else getattr(a.sensor, name) for name in APPEARANCE_FACTORS]
-    return np.array(found, np.float32)
 
 
 def _vector(values: NDArray[np.float64]) -> Vector:

@@ -21,7 +21,7 @@ from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.space import require_space
 from handaug.render.anny_extract import cache_path
-from handaug.render.appearance import APPEARANCE_FACTORS
+from handaug.render.appearance_factors import APPEARANCE_FACTORS
 from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, check_pictures, image_files
 from handaug.render.config import CHOICES, SCENE_VERSION, TRACES, RenderConfig
 from handaug.render.hand import SHAPE_NAMES, HandModel

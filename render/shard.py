@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.writer import DatasetWriter
-from handaug.render.appearance import appearance_factors, sample_appearance, sample_rig
+from handaug.render.appearance import sample_appearance, sample_rig
+from handaug.render.appearance_factors import appearance_factors
 from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, backdrop, image_files, load_background
 from handaug.render.blender.session import BlenderSession
 from handaug.render.config import TRACES, RenderConfig

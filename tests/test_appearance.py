@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from handaug.data_specs.errors import InputError
 from handaug.render.appearance import sample_appearance
+from handaug.render.appearance_factors import APPEARANCE_FACTORS, appearance_factors
 from handaug.render.backdrop import backdrop, image_files, load_background
 from handaug.render.config import RenderConfig, split_of
 from handaug.render.environment import Panorama, directions, look_up
@@ -38,6 +39,31 @@ def test_identities_differ_between_numbers_seeds_and_libraries() -> None:
         sample_appearance(s, i, environments=8, library=x).identity for s in (0, 1) for i in range(50) for x in "ab"
     }
     assert len(found) == 200 and all(0 <= i < 2**63 for i in found)
+
+
+def recorded(a: Appearance) -> dict[str, float]:
+    assert len(set(APPEARANCE_FACTORS)) == len(APPEARANCE_FACTORS)
+    return dict(zip(APPEARANCE_FACTORS, appearance_factors(a).tolist(), strict=True))
+
+
+def test_every_number_of_an_appearance_is_recorded_under_its_name() -> None:
+    for a in many(20):
+        known = recorded(a)
+        assert known["tone"] == pytest.approx(a.skin.tone) and known["nail_green"] == pytest.approx(a.skin.nail[1])
+        assert known["backdrop_blur"] == pytest.approx(a.backdrop.blur)
+        assert known["blur"] == pytest.approx(a.sensor.blur)
+        assert known["environment"] == a.environment and known["lamps"] == len(a.lamps)
+        assert [known[f"lamp_1_direction_{axis}"] for axis in "xyz"] == pytest.approx(a.lamps[0].direction)
+        assert math.isnan(known["lamp_2_share"]) == (len(a.lamps) == 1)
+        assert [known[f"rotation_{axis}"] for axis in "wxyz"] == pytest.approx(a.rotation)
+    for part in ("skin", "sensor", "backdrop"):
+        own = getattr(a, part)
+        for field in fields(own):
+            value = getattr(own, field.name)
+            other = tuple(x + 1 for x in value) if isinstance(value, tuple) else value + 1
+            changed = recorded(replace(a, **{part: replace(own, **{field.name: other})}))
+            count = len(value) if isinstance(value, tuple) else 1
+            assert sum(changed[name] == pytest.approx(known[name] + 1) for name in known) == count, field.name
 
 
 def test_tones_are_uniform_from_light_to_very_dark() -> None:

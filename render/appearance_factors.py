@@ -1,0 +1,62 @@
+"""What a file records of an appearance: every number of its skin, lamps, backdrop and sensor, and the kind and turn
+of its surroundings. What rooms and skies are made of follows from config and seed alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handaug.render.environment import Room
+from handaug.render.scene import Appearance, Backdrop, Lamp, Sensor, Skin
+
+__all__ = ["APPEARANCE_FACTORS", "appearance_factors"]
+
+_AXES = {
+    **dict.fromkeys(("color", "palm", "nail", "mono_weights"), ("red", "green", "blue")),
+    **dict.fromkeys(("direction", "offset"), ("x", "y", "z")),
+    "crop": ("u", "v", "side"),
+    "motion": ("x", "y"),
+}
+"""Of the fields that hold several numbers."""
+_PARTS: tuple[tuple[str, type], ...] = (
+    ("", Skin),
+    ("lamp_1_", Lamp),
+    ("lamp_2_", Lamp),
+    ("backdrop_", Backdrop),
+    ("", Sensor),
+)
+"""Prefixes of their fields' names."""
+
+
+def _names(kind: type, prefix: str) -> Iterator[str]:
+    for field in fields(kind):
+        axes = _AXES.get(field.name)
+        yield from (f"{prefix}{field.name}_{axis}" for axis in axes) if axes else (f"{prefix}{field.name}",)
+
+
+APPEARANCE_FACTORS = (
+    *("rig", "environment", "rotation_w", "rotation_x", "rotation_y", "rotation_z", "environment_share"),
+    *("lamps", "lamp_share"),
+    *(name for prefix, kind in _PARTS for name in _names(kind, prefix)),
+)
+"""Names of the entries of the field `appearance_factors`: those of `scene.Appearance` and of its parts, where they are
+explained. Environment: number of the panorama, -1 a room, -2 a sky. Lamps: how many shine; their share is that of all
+together."""
+
+
+def appearance_factors(a: Appearance) -> NDArray[np.float32]:
+    """What an appearance was drawn as, in the order of `APPEARANCE_FACTORS`; NaN where it has no second lamp."""
+    made = 0 if a.surrounding is None else -1 if isinstance(a.surrounding, Room) else -2
+    lit = (sum(lamp.share > 0 for lamp in a.lamps), sum(lamp.share for lamp in a.lamps))
+    found: list[float] = [a.rig, made or a.environment, *a.rotation, a.environment_share, *lit]
+    lamps = (*a.lamps, None)[:2]
+    for (prefix, kind), part in zip(_PARTS, (a.skin, *lamps, a.backdrop, a.sensor), strict=True):
+        if part is None:
+            found += [np.nan] * len(list(_names(kind, prefix)))
+            continue
+        for field in fields(kind):
+            value = getattr(part, field.name)
+            found += value if isinstance(value, tuple) else (value,)
+    return np.array(found, np.float32)
