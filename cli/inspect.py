@@ -65,6 +65,10 @@ def command(
     for picture in (sheet, *([sheet.with_suffix(".stats.png")] if stats else [])):
         check_picture(picture, dataset.path, *([other] if other else []))
     summary = summarise(dataset)
+    if dataset.kind == "rendered":
+        from handaug.cli.render import command_of
+
+        summary["command"] = command_of(dataset.config)
     summary["sheet"] = str(save_png(sheet, sample_sheet(dataset, count)))
     if stats:
         summary.update(_plot(dataset, HandDataset(other) if other else None, sheet.with_suffix(".stats.png")))
@@ -115,6 +119,7 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [
         ("fields", ", ".join(summary["fields"])),
         ("made by", f"handaug {summary['handaug_version']}, schema {summary['schema']}, seed {summary['seed']}"),
+        *([("command", summary["command"])] if "command" in summary else []),
         ("config", json.dumps(summary["config"])),
         ("checksum", summary["checksum"]),
         ("sheet", summary["sheet"]),

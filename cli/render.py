@@ -1,5 +1,6 @@
 """`handaug render`: paired hands, drawn by Blender."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from handaug.cli.common import (
     workspace_option,
 )
 
-__all__ = ["command"]
+__all__ = ["command", "command_of"]
 
 _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,named=0.26,synergy=0.08"
 """`RenderConfig.pose_kinds`, written out so that `--help` need not load the pose prior; a test compares them."""
@@ -161,3 +162,20 @@ def command(
         config, place, workers=workers, scheduler=scheduler, overwrite=overwrite, progress=(shown := RichProgress())
     )
     shown.note(f"Done: {place} and its contact sheet {place.with_suffix('.png')}.")
+
+
+def command_of(config: dict[str, Any]) -> str:
+    """The command whose file has this config.
+
+    Args:
+        config: As a rendered file records it: of the user's own folders it says only that there was one.
+    """
+    words = ["handaug", "render", "OUT"]
+    for option in command.params:
+        value = config.get(option.name or "")
+        if value in (None, False, option.default):  # no flag is set by default
+            continue
+        words.append(option.opts[0])
+        if not (isinstance(option, click.Option) and option.is_flag):
+            words.append("DIR" if value is True else str(value))
+    return shlex.join(words)

@@ -190,7 +190,7 @@ def _forecast(config: RenderConfig, images: int, workers: int) -> str:
 
 
 def _recorded(config: RenderConfig) -> dict[str, Any]:
-    """What the file stores as its config. Names and lengths of the user's pictures belong to it, wherever they lie:
+    """What the file stores as its config. Names and lengths of the user's own files belong to it, wherever they lie:
     other pictures, another dataset. So does the version of the scene: shards of two are never put into one file."""
     recorded: dict[str, Any] = {"command": "render", "scene_version": SCENE_VERSION, **asdict(config)}
     for key, suffixes in (("hdris", PANORAMA_SUFFIXES), ("backgrounds", IMAGE_SUFFIXES)):
@@ -199,6 +199,9 @@ def _recorded(config: RenderConfig) -> dict[str, Any]:
             files = image_files(Path(folder), f"--{key}", suffixes)
             recorded[key] = True
             recorded[f"{key}_files"] = [[p.name, p.stat().st_size] for p in files]
+    if config.mano_dir is not None:
+        files = sorted(Path(config.mano_dir).glob("MANO_*.pkl"))
+        recorded.update(mano_dir=True, mano_files=[[p.name, p.stat().st_size] for p in files])
     return recorded
 
 

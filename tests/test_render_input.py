@@ -309,12 +309,14 @@ def test_what_an_older_handaug_began_is_not_gone_on_with(tmp_path: Path) -> None
 def test_the_way_to_the_pictures_is_no_part_of_what_is_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for option, name in (("backgrounds", "a.png"), ("hdris", "a.exr")):
+    for option, name in (("backgrounds", "a.png"), ("hdris", "a.exr"), ("mano_dir", "MANO_RIGHT.pkl")):
         (tmp_path / option).mkdir()
         (tmp_path / option / name).write_bytes(b"pixels")
     monkeypatch.chdir(tmp_path)
-    near = RenderConfig(poses=3, backgrounds="backgrounds", hdris="hdris")
-    far = replace(near, backgrounds=str(tmp_path / "backgrounds"), hdris=f"{tmp_path}/hdris/")
+    near = RenderConfig(poses=3, backgrounds="backgrounds", hdris="hdris", hand_model="mano", mano_dir="mano_dir")
+    far = replace(
+        near, backgrounds=str(tmp_path / "backgrounds"), hdris=f"{tmp_path}/hdris/", mano_dir=str(tmp_path / "mano_dir")
+    )
     recorded = _recorded(near)
     assert _recorded(far) == recorded != _recorded(replace(near, hdris=None))
     (tmp_path / "backgrounds" / "a.png").write_bytes(b"more pixels")

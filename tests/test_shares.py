@@ -1,19 +1,24 @@
 """Ages and tones in other shares: the default to the bit, the shares asked for, what they leave alone, the note."""
 
+import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from handaug.cli.render import command
+from handaug.cli.inspect import command as inspect
+from handaug.cli.render import command, command_of
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Advance
 from handaug.data_specs.reader import HandDataset
@@ -89,6 +94,34 @@ def test_defaults_of_the_program_are_those_of_the_config() -> None:
     assert {name: default for name, default in shown.items() if isinstance(default, str | bool | int)} == {
         name: ours[name] for name, default in shown.items() if isinstance(default, str | bool | int)
     }
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {
+            "poses": 7,
+            "channels": "rgb",
+            "quality": "high",
+            "seed": 3,
+            "ages": "child=1,old=2",
+            "depth": True,
+            "uv": True,
+        },
+        {"occluders": True, "occluder_kinds": "held", "appearances": 8, "direct": True, "device": "cuda"},
+        {"hdris": ".", "backgrounds": ".", "hand_model": "mano", "mano_dir": "."},
+    ],
+)
+def test_the_command_of_a_file_gives_its_config(changed: dict[str, Any]) -> None:
+    """What the file records goes through the program's own options and comes back."""
+    config = RenderConfig(**changed)
+    folders: dict[str, Any] = {name: True for name in ("hdris", "backgrounds", "mano_dir") if name in changed}
+    words = shlex.split(command_of({"command": "render", "scene_version": 9, **asdict(config), **folders}))
+    assert words[:3] == ["handaug", "render", "OUT"] and len(words) <= 3 + 2 * len(changed)
+    parsed = command.make_context("render", ["." if word == "DIR" else word for word in words[2:]]).params
+    again: dict[str, Any] = {name: str(parsed[name]) if name in folders else parsed[name] for name in asdict(config)}
+    assert RenderConfig(**again) == config
 
 
 # -- other shares
@@ -207,6 +240,10 @@ def test_the_file_says_what_was_drawn_and_the_note_counts_it(tmp_path: Path) -> 
     )
     notes = Notes()
     data = HandDataset(render_dataset(config, tmp_path / "out.h5", workers=1, progress=notes))
+    shown = json.loads(CliRunner().invoke(inspect, [str(data.path), "--json"], catch_exceptions=False).stdout)
+    assert shown["command"].startswith(
+        "handaug render OUT --poses 4 --appearances 3 --size 32 --quality draft --hands two"
+    )
     assert data.config["ages"] == "old" and data.config["tones"] == "dark"
     tone = data.read("appearance_factors")[:, list(data.attrs["appearance_factors"]).index("tone")]
     age = data.read("shape")[:, list(data.attrs["shape"]).index("age")]
