@@ -112,9 +112,10 @@ def _per_joint(data: ReportData) -> str:
     axis = figure.subplots()
     width = 0.8 / len(data.errors)
     for k, (name, errors) in enumerate(data.errors.items()):
+        labelled = np.isfinite(errors).sum((0, 1))
         axis.bar(
             np.arange(len(JOINTS)) + (k - (len(data.errors) - 1) / 2) * width,
-            np.nanmean(errors, (0, 1)),
+            np.nansum(errors, (0, 1)) / np.where(labelled, labelled, np.nan),
             width,
             color=_COLOURS[name],
             label=name,
@@ -190,8 +191,9 @@ def _minted_labels(data: ReportData) -> str:
 
 def _examples(data: ReportData) -> str:
     """Worst and median test rows of the candidate, seed 0: the label, the baseline's estimate, the candidate's."""
-    error = np.nanmean(np.where(np.isfinite(data.errors[_CANDIDATE][0]), data.errors[_CANDIDATE][0], np.nan), 1)
-    order = np.argsort(np.nan_to_num(error, nan=-1.0), kind="stable")
+    errors = np.where(np.isfinite(data.errors[_CANDIDATE][0]), data.errors[_CANDIDATE][0], np.nan)
+    labelled = np.flatnonzero(np.isfinite(errors).any(1))
+    order = labelled[np.argsort(np.nanmean(errors[labelled], 1), kind="stable")]
     middle = max(0, len(order) // 2 - _SHOWN // 2)
     picks = {"worst": order[::-1][:_SHOWN], "median": order[middle : middle + _SHOWN]}
     figure = _figure(11, 11.6)

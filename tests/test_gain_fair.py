@@ -95,6 +95,7 @@ def test_minted_rows_without_3d_are_refused_before_anything_is_trained(folder: P
     assert not (folder / "pose.partial").exists()
 
 
+@pytest.mark.filterwarnings("error:Mean of empty slice")
 def test_one_test_group_with_one_label_makes_a_whole_report(folder: Path) -> None:
     """One labelled joint has no box, rows without labels no error, and one group with one seed no spread."""
     with h5py.File(folder / "real.h5", "r+") as file:
