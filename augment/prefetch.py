@@ -19,9 +19,6 @@ from handaug.models.fit import Batch
 
 __all__ = ["made_beside", "makers"]
 
-_BATCHES_AHEAD = 4
-"""Of each process."""
-
 
 def makers(device: str) -> int:
     """How many processes make batches for a training on a device: all cores but the one that feeds a GPU."""
@@ -46,7 +43,6 @@ def made_beside(make: Callable[[int], Batch], first: int, processes: int) -> Ite
         batch_size=None,
         sampler=itertools.count(first),
         num_workers=processes,
-        prefetch_factor=_BATCHES_AHEAD,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_ctrl_c,
         multiprocessing_context=context,

@@ -67,8 +67,12 @@ def command(
     summary = summarise(dataset)
     if dataset.kind == "rendered":
         from handaug.cli.render import command_of
+        from handaug.render.config import SCENE_VERSION
 
+        version = dataset.config.get("scene_version")
         summary["command"] = command_of(dataset.config)
+        if version != SCENE_VERSION:
+            summary["command"] += f"  # of scene version {version!r}, this handaug draws {SCENE_VERSION}"
     summary["sheet"] = str(save_png(sheet, sample_sheet(dataset, count)))
     if stats:
         summary.update(_plot(dataset, HandDataset(other) if other else None, sheet.with_suffix(".stats.png")))
