@@ -204,8 +204,11 @@ def debug_option(function: F) -> F:
 
 
 def echo_table(lines: Iterable[tuple[str, str]]) -> None:
-    """Print names and values in two columns; on a terminal long values are folded under their column."""
-    rows = list(lines)
+    """Print names and values in two columns; on a terminal long values are folded under their column.
+
+    Control characters, which a terminal obeys and a stranger's file may hold, are written as escapes.
+    """
+    rows = [(name, "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)) for name, value in lines]
     indent = max(len(name) for name, _ in rows) + 2
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for name, value in rows:

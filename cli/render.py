@@ -178,5 +178,4 @@ def command_of(config: dict[str, Any]) -> str:
         words.append(option.opts[0])
         if not (isinstance(option, click.Option) and option.is_flag):
             words.append("DIR" if value is True else str(value))
-    # Files come from strangers, and the terminal obeys control characters.
-    return shlex.join(word if word.isprintable() else ascii(word) for word in words)
+    return shlex.join(words)

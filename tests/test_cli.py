@@ -6,6 +6,8 @@ import json
 import os
 import re
 import runpy
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,6 +293,18 @@ def test_inspect_counts_what_is_there(renders: Path, tmp_path: Path) -> None:
     assert sheet.shape == (2 * 196 + 4, 8 * 196 + 4, 3)
     assert np.array_equal(sheet[4:196:12, 4:196:12, 0], rows["images"][0, :, :, 0])
     assert np.array_equal(sheet[4:196:12, 200:392:12, 0], rows["images"][1, :, :, 0])
+
+
+def test_what_a_strangers_file_says_is_one_harmless_line(renders: Path, tmp_path: Path) -> None:
+    path = tmp_path / "strange.h5"
+    shutil.copy(renders, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["config"] = json.dumps({"poses": [1, "; rm x"], "tones": "x\n\x1b[31m", "seed": {"a": 1}})
+        file.attrs["handaug_version"] = "\x1b[31m1\n"
+    result = handaug("inspect", path)
+    assert result.exit_code == 0 and all(line.isprintable() for line in result.stdout.split("\n"))
+    line = next(line for line in result.stdout.splitlines() if line.startswith("command"))
+    assert shlex.split(line.replace("\\n", "\n"))[1:6] == ["handaug", "render", "OUT", "--poses", "[1, '; rm x']"]
 
 
 def test_inspect_prints_a_table_and_puts_the_sheet_beside_the_data(renders: Path) -> None:

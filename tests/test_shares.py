@@ -124,12 +124,6 @@ def test_the_command_of_a_file_gives_its_config(changed: dict[str, Any]) -> None
     assert RenderConfig(**again) == config
 
 
-def test_the_command_of_a_strangers_file_is_one_line_and_harmless() -> None:
-    text = command_of({"poses": [1, "; rm x"], "tones": "x\n\x1b[31m $(touch y)", "depth": "no", "seed": {"a": 1}})
-    assert text.isprintable()
-    assert shlex.split(text)[3:6] == ["--poses", "[1, '; rm x']", "--tones"]
-
-
 # -- other shares
 
 
