@@ -38,19 +38,16 @@ def _names(kind: type, prefix: str) -> Iterator[str]:
 
 APPEARANCE_FACTORS = (
     *("rig", "environment", "rotation_w", "rotation_x", "rotation_y", "rotation_z", "environment_share"),
-    *("lamps", "lamp_share"),
     *(name for prefix, kind in _PARTS for name in _names(kind, prefix)),
 )
 """Names of the entries of the field `appearance_factors`: those of `scene.Appearance` and of its parts, where they are
-explained. Environment: number of the panorama, -1 a room, -2 a sky. Lamps: how many shine; their share is that of all
-together."""
+explained. Environment: number of the panorama, -1 a room, -2 a sky."""
 
 
 def appearance_factors(a: Appearance) -> NDArray[np.float32]:
     """What an appearance was drawn as, in the order of `APPEARANCE_FACTORS`; NaN where it has no second lamp."""
     made = 0 if a.surrounding is None else -1 if isinstance(a.surrounding, Room) else -2
-    lit = (sum(lamp.share > 0 for lamp in a.lamps), sum(lamp.share for lamp in a.lamps))
-    found: list[float] = [a.rig, made or a.environment, *a.rotation, a.environment_share, *lit]
+    found: list[float] = [a.rig, made or a.environment, *a.rotation, a.environment_share]
     lamps = (*a.lamps, None)[:2]
     for (prefix, kind), part in zip(_PARTS, (a.skin, *lamps, a.backdrop, a.sensor), strict=True):
         if part is None:
