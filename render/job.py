@@ -27,6 +27,7 @@ from handaug.render.backdrop import IMAGE_SUFFIXES, PANORAMA_SUFFIXES, check_pic
 from handaug.render.config import CHOICES, SCENE_VERSION, TRACES, RenderConfig
 from handaug.render.hand import SHAPE_NAMES, HandModel
 from handaug.render.mano import ManoModel, hand_model_of
+from handaug.render.mano_file import FILES
 from handaug.render.pool import connect_dask, default_workers, run_dask, run_local
 from handaug.render.pose_prior import ANGLES
 from handaug.render.posing import POSE_FACTORS
@@ -211,7 +212,7 @@ def _recorded(config: RenderConfig) -> dict[str, Any]:
             recorded[key] = True
             recorded[f"{key}_files"] = [[p.name, p.stat().st_size] for p in files]
     if config.mano_dir is not None:
-        files = sorted(Path(config.mano_dir).glob("MANO_*.pkl"))
+        files = [path for name in FILES.values() if (path := Path(config.mano_dir, name)).is_file()]
         recorded.update(mano_dir=True, mano_files=[[p.name, p.stat().st_size] for p in files])
     return recorded
 
