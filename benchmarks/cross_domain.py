@@ -10,7 +10,7 @@ Ends with what `handaug train-pose` prints: `OUT/cross-domain/report.html` and `
 handaug and is shown; a run that was stopped goes on with the same command.
 """
 
-from commands import Parser, handaug
+from commands import Parser, handaug, positive
 from headset import add_options, prepare, training_options
 
 from handaug.cli.common import run_script
@@ -19,8 +19,9 @@ from handaug.cli.common import run_script
 def main() -> int:
     parser = Parser(description=__doc__)
     add_options(parser)
+    parser.add_argument("--source-poses", type=positive, default=1000)
     given = parser.parse_args()
-    files = prepare(given)
+    files = prepare(given, source_poses=given.source_poses)
     data = ("--real", files.source, "--test", files.target, "--out", given.out / "cross-domain")
     handaug("train-pose", *data, *training_options(given, files))
     return 0

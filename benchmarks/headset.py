@@ -61,8 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", help="of the estimators' arithmetic, as in train-pose")
     parser.add_argument("--minted-fraction", type=share, default=0.5, help="of a batch, where labels are few or alike")
     parser.add_argument("--n", type=positive, default=20_000, help="minted images")
-    parser.add_argument("--source-poses", type=positive, default=1000, help="80 %% for training, as in all sets")
-    parser.add_argument("--target-poses", type=positive, default=2000)
+    parser.add_argument("--target-poses", type=positive, default=2000, help="80 %% for training, as in all sets")
     parser.add_argument("--help-poses", type=positive, default=6000)
     parser.add_argument("--disentangle-steps", type=positive, default=2000)
     parser.add_argument("--checker-steps", type=positive, default=12_000, help="of each of the two")
@@ -70,13 +69,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=pick_device, default="auto")
 
 
-def prepare(given: argparse.Namespace) -> Recordings:
-    """Render, disentangle and mint; what is there already stays."""
+def prepare(given: argparse.Namespace, *, source_poses: int = 0) -> Recordings:
+    """Render, disentangle and mint; what is there already stays. `source_poses`: 0 where no source is asked for."""
     names = ("source.h5", "target.h5", "target-unlabelled.h5", "renders.h5")
     files = Recordings(*(given.out / name for name in names))
     # Its checks, before hours of work.
     GainConfig(
-        files.source,
+        files.source if source_poses else files.target,
         given.out / "minted.h5",
         renders=files.help,
         arms=given.arms,
@@ -88,10 +87,11 @@ def prepare(given: argparse.Namespace) -> Recordings:
     )
     make_folder(given.out)
     where, device = ("--workspace", given.out), ("--device", given.device)
-    panoramas = _link_panoramas(given.out / "panoramas-seen", PANORAMAS)
-    uniform = ("--appearance-pool", 20, "--sensor", "clean", "--hdris", panoramas, "--seed", 11)
+    if source_poses:
+        panoramas = _link_panoramas(given.out / "panoramas-seen", PANORAMAS)
+        uniform = ("--appearance-pool", 20, "--sensor", "clean", "--hdris", panoramas, "--seed", 11)
+        handaug("render", files.source, "--poses", source_poses, *VIEW, *uniform, *where)
     wild = ("--environments", "room=1,sky=1", "--sensor", "rough", "--seed", 12)
-    handaug("render", files.source, "--poses", given.source_poses, *VIEW, *uniform, *where)
     handaug("render", files.target, "--poses", given.target_poses, *VIEW, *wild, *where)
     handaug("render", files.help, "--poses", given.help_poses, "--appearances", 8, *VIEW, "--seed", 13, *where)
     without_labels(files.target, files.looks)
