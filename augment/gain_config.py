@@ -12,6 +12,7 @@ from handaug.augment.checker import CheckerConfig
 from handaug.augment.fits import check_fits
 from handaug.augment.gain_runs import ARMS, Arm, Recipe, parse_further
 from handaug.augment.leaks import check_leaks
+from handaug.augment.transforms import named_transforms
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.disentangle.config import DisentangleConfig
@@ -215,6 +216,7 @@ def identity(config: GainConfig, data: GainData) -> dict[str, Any]:
     return {
         "command": "train-pose",
         **settings,
+        "albumentations": named_transforms("standard"),
         "backbone": _digest(config.backbone) if config.backbone else None,
         "real_checksum": data.real.checksum,
         "minted_checksum": data.minted.checksum,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.camera import flip_points_3d
 from handaug.data_specs.errors import InputError
 
-__all__ = ["STRENGTHS", "PoseBatch", "TrainTransform", "flip_batch", "outside"]
+__all__ = ["STRENGTHS", "PoseBatch", "TrainTransform", "flip_batch", "named_transforms", "outside"]
 
 STRENGTHS = ("light", "standard")
 
@@ -67,6 +67,11 @@ def _pipeline(strength: str) -> list[Any]:
     beat.
     """
     light = strength == "light"
+    # What a camera does to colours and a file to pixels; of one channel colour jitter leaves everything as it is.
+    camera = [
+        A.ColorJitter(brightness=(1, 1), contrast=(1, 1), saturation=(0.6, 1.4), hue=(-0.03, 0.03), p=0.5),
+        A.ImageCompression(quality_range=(40, 95), p=0.3),
+    ]
     return [
         A.Affine(
             scale=(0.9, 1.1) if light else (0.75, 1.25),
@@ -86,11 +91,20 @@ def _pipeline(strength: str) -> list[Any]:
         A.RandomGamma(gamma_limit=(85, 118) if light else (60, 160), p=0.3 if light else 0.4),
         A.GaussianBlur(blur_limit=(3, 3), sigma_limit=(0.3, 0.9) if light else (0.3, 1.2), p=0.15 if light else 0.2),
         A.GaussNoise(std_range=(0.005, 0.02) if light else (0.01, 0.05), p=0.2 if light else 0.4),
+        *([] if light else camera),
     ]
 
 
+def named_transforms(strength: str) -> list[dict[str, Any]]:
+    """Every transform of a strength with its settings, in order: what a reader must know of the arm, and what must not
+    change between the runs of an experiment.
+    """
+    return [A.to_dict(transform)["transform"] for transform in _pipeline(strength)]
+
+
 class TrainTransform:
-    """Random scale, rotation, shift, brightness, contrast, gamma, blur, noise, and flips where the data has both hands.
+    """Random scale, rotation, shift, brightness, contrast, gamma, blur, noise; colours and JPEG by `standard`; flips
+    where the data has both hands.
 
     Example:
         >>> transform = TrainTransform("standard", flips=False)

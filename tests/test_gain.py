@@ -14,6 +14,7 @@ import safetensors.numpy
 import torch
 from toy import toy_arrays, write_minted, write_toy
 
+from handaug.augment import gain_config
 from handaug.augment.budgets import owes_labels, parse_budgets, pose_order
 from handaug.augment.checker import CheckerConfig, Checkers
 from handaug.augment.gain import GainConfig, GainResult, measure_gain
@@ -115,7 +116,7 @@ def test_report_is_one_file_that_loads_nothing(experiment: tuple[Path, GainResul
 
 
 def test_a_finished_experiment_is_not_repeated_and_another_is_not_overwritten(
-    experiment: tuple[Path, GainResult],
+    experiment: tuple[Path, GainResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, result = experiment
     before = (folder / "pose" / "report.html").stat().st_mtime_ns
@@ -125,6 +126,10 @@ def test_a_finished_experiment_is_not_repeated_and_another_is_not_overwritten(
     assert (folder / "pose" / "report.html").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="--overwrite"):
         measure_gain(_config(folder, steps=5), folder / "pose", workers=1)
+    assert [each["__class_fullname__"] for each in result.figures["config"]["albumentations"]][0] == "Affine"
+    monkeypatch.setattr(gain_config, "named_transforms", lambda strength: [{"__class_fullname__": "Rain"}])
+    with pytest.raises(InputError, match="--overwrite"):  # its arms would have learned from other transforms
+        measure_gain(_config(folder, real_is_rendered=True), folder / "pose", workers=1)
 
 
 def test_an_interrupted_experiment_goes_on_to_the_same_figures(

@@ -49,9 +49,10 @@ def _misses(before: PoseBatch, after: PoseBatch) -> NDArray[np.float64]:
     return misses
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
-@pytest.mark.parametrize("index", range(5))
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("strength", "index"), [(strength, index) for strength in STRENGTHS for index in range(len(_pipeline(strength)))]
+)
 def test_each_transform_keeps_dots_on_their_keypoints(strength: str, index: int, channels: int) -> None:
     single = _pipeline(strength)[index]
     single.p = 1.0
@@ -60,8 +61,13 @@ def test_each_transform_keeps_dots_on_their_keypoints(strength: str, index: int,
         [single], keypoint_params=A.KeypointParams(format="xy", remove_invisible=False), seed=0
     )
     before = _dots(channels)
+    if isinstance(single, A.ColorJitter):  # which leaves grey as it is
+        before.images[..., 0] //= 2
     after = transform(before, seed=3)
-    assert not np.array_equal(before.images, after.images), "the transform did nothing"
+    if isinstance(single, A.ColorJitter) and channels == 1:
+        assert np.array_equal(before.images, after.images)
+    else:
+        assert not np.array_equal(before.images, after.images), "the transform did nothing"
     misses = _misses(before, after)
     assert len(misses) > DOTS // 2
     assert np.abs(misses.mean(0)).max() < 0.03
