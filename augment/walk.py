@@ -218,9 +218,9 @@ def _repeat(code: Tensor, count: int) -> Tensor:
 
 
 def _keypoints(model: PoseAppearanceModel, pose: Tensor, appearance: Tensor) -> NDArray[Any] | None:
-    """(N, 21, 2) pixels that the model's own pose decoder sees in a code; None where it has none."""
+    """(N, 21, 2) pixels that the model's own pose decoder sees in a code; None where it sees no places."""
     if isinstance(model, Dvae):
-        return np.asarray(model.pose_keypoints(pose, appearance).cpu().numpy())
+        return np.asarray(model.pose_keypoints(pose, appearance).cpu().numpy()) if model.places_hands else None
     decode = getattr(model, "pose_keypoints", None)
     return None if decode is None else np.asarray(decode(pose).cpu().numpy())
 

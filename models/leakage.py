@@ -4,10 +4,11 @@ Li et al. 2019 name "a more direct and quantitative measure of the effectiveness
 The papers measure none of this, so there are no figures of theirs to stand beside ours but for what
 `benchmarks/table4.py` and `benchmarks/table3.py` measure.
 
-* Swaps. x is drawn in the appearance of y, another pose of the same side, and read by an estimator that shares nothing
-  with the model: `swap_error_to_x_px` should be near `judge_error_px`, the judge's error on the untouched images;
-  an appearance code that carries pose pulls the hand towards y, which lowers `swap_error_to_y_px` and raises
-  `nearer_to_y_share` above `judge_nearer_to_y_share`, what the judge's own errors make of the untouched images.
+* Swaps. x is drawn in the appearance of y, another pose that remix might pair it with, and read by an estimator that
+  shares nothing with the model: `swap_error_to_x_px` should be near `judge_error_px`, the judge's error on the
+  untouched images; an appearance code that carries pose pulls the hand towards y, which lowers `swap_error_to_y_px`
+  and raises `nearer_to_y_share` above `judge_nearer_to_y_share`, what the judge's own errors make of the untouched
+  images.
 * Probes (`handaug.models.probes`): what can be read from the wrong code, beside chance and beside the right code.
 * True renders: where rows share poses and appearances, the mix exists as a render.
 """
@@ -24,7 +25,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_BACKGROUND, MASK_FOREARM, MASK_HAND, RIGHT
-from handaug.models.disentangle.validation import find_triples, masked_psnr, spread_poses
+from handaug.models.disentangle.validation import find_triples, masked_psnr, mix_kinds, spread_poses, swap_partners
 from handaug.models.estimators import Estimator
 from handaug.models.fit import predict_keypoints
 from handaug.models.methods import PoseAppearanceModel
@@ -67,6 +68,11 @@ class _Rows:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def alike(self) -> NDArray[np.int64]:
+        """What rows must agree in to be mixed."""
+        return mix_kinds(self.side, self.mask)
 
 
 def measure_disentanglement(
@@ -155,16 +161,12 @@ def _decode(model: PoseAppearanceModel, pose: Tensor, appearance: Tensor) -> Ten
 
 
 def _swaps(model: PoseAppearanceModel, rows: _Rows, judge: Estimator) -> dict[str, float]:
-    """Each row in the appearance of the next row of another pose and the same side."""
-    partners = []
-    for i in range(len(rows)):
-        others = np.roll(np.arange(len(rows)), -i - 1)
-        good = (rows.side[others] == rows.side[i]) & (rows.pose_id[others] != rows.pose_id[i])
-        partners.append(int(others[good][0]) if good.any() else -1)
-    x = np.flatnonzero(np.array(partners) >= 0)
+    """Each row in the appearance of another pose (`swap_partners`)."""
+    partners = swap_partners(rows.pose_id, rows.alike)
+    x = np.flatnonzero(partners >= 0)
     if not x.size:
         return {}
-    y = np.array(partners)[x]
+    y = partners[x]
     drawn = (_decode(model, rows.pose[x], rows.appearance[y]) * 255.0).round().to(torch.uint8)
     plain, swapped = (
         predict_keypoints(judge, images).numpy() for images in ((rows.images[x] * 255.0).round().to(torch.uint8), drawn)
@@ -358,7 +360,7 @@ def _reconstruction(model: PoseAppearanceModel, rows: _Rows) -> dict[str, float]
 def _pairs(model: PoseAppearanceModel, rows: _Rows, judge: Estimator | None) -> dict[str, float]:
     """The mix of x and y against z, the true render of x's pose in y's appearance."""
     assert rows.mask is not None
-    triples = find_triples(rows.pose_id, rows.appearance_id, rows.side.astype(np.int64))
+    triples = find_triples(rows.pose_id, rows.appearance_id, rows.alike)
     if not len(triples):
         return {}
     x, y, z = triples.T

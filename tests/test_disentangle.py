@@ -30,11 +30,12 @@ from handaug.cli import evaluate as evaluate_command
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.progress import SILENT
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import MASK_OCCLUDER
 from handaug.models import methods
 from handaug.models.disentangle import METHODS, DisentangleConfig, default_config, load_disentangler, train_disentangler
 from handaug.models.disentangle.losses import discriminator_loss, generator_terms, total_loss
 from handaug.models.disentangle.model import SelfDisentangler
-from handaug.models.disentangle.validation import find_triples, load_validation
+from handaug.models.disentangle.validation import find_triples, load_validation, mix_kinds, swap_partners
 from handaug.models.heatmaps import heatmap_l1, render_heatmaps
 from handaug.models.networks import Discriminator, ImageDecoder
 
@@ -248,6 +249,15 @@ def test_triples_are_true_renders_of_mixes() -> None:
         assert pose[y] != pose[z] and appearance[x] != appearance[z]
     # Row 3 is pose 1 in appearance 9, which only row 4 (unlike it) shares: no triple.
     assert set(triples[:, 2]) == {0, 1, 2}
+
+
+def test_swaps_take_the_look_of_another_pose_that_may_be_mixed() -> None:
+    side, mask = np.array([0, 0, 1, 1, 0, 0], np.uint8), np.zeros((6, 2, 2), np.uint8)
+    mask[5, 0, 0] = MASK_OCCLUDER
+    alike = mix_kinds(side, mask)
+    # 0 and 1 show one pose, 2 and 3 are of the other side and one pose, 5 alone has an occluder.
+    assert swap_partners(np.array([0, 0, 1, 1, 2, 3]), alike).tolist() == [4, 4, -1, -1, 0, -1]
+    assert swap_partners(np.array([0, 0, 1, 1, 2, 3]), mix_kinds(side, None)).tolist() == [4, 4, -1, -1, 5, 0]
 
 
 def test_grids_are_of_the_more_frequent_side(tmp_path: Path) -> None:

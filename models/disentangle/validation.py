@@ -18,7 +18,17 @@ from handaug.data_specs.schema import HIDDEN, MASK_HAND, MASK_OCCLUDER
 from handaug.data_specs.summary import spread_rows
 from handaug.models.methods import PoseAppearanceModel, PoseReader
 
-__all__ = ["ValidationSet", "draw_grid", "find_triples", "load_validation", "masked_psnr", "spread_poses", "validate"]
+__all__ = [
+    "ValidationSet",
+    "draw_grid",
+    "find_triples",
+    "load_validation",
+    "masked_psnr",
+    "mix_kinds",
+    "spread_poses",
+    "swap_partners",
+    "validate",
+]
 
 MAX_ROWS = 128
 """Rows validated on: enough for stable means, about a second on a CPU."""
@@ -43,10 +53,37 @@ class ValidationSet:
     """(N, H, W) bool, None without masks."""
     triples: Tensor
     """(T, 3) int64: x gives the pose, y the appearance, z is the true render."""
+    partners: Tensor
+    """(N,) int64: the row that lends its appearance to a swap, -1 for none."""
     poses: Tensor
     """(<= GRID,) rows across the picture."""
     appearances: Tensor
     """(<= GRID,) rows down the picture."""
+
+
+def mix_kinds(side: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> NDArray[np.int64]:
+    """(N,) what rows must agree in to be mixed, as remix has it: the side, and whether an occluder is in the picture.
+
+    Args:
+        side: (N,) handedness.
+        mask: (N, H, W) or None where nothing is known of occluders.
+    """
+    occluded = 0 if mask is None else (mask == MASK_OCCLUDER).any((1, 2))
+    return side.astype(np.int64) * 2 + occluded
+
+
+def swap_partners(pose: NDArray[np.int64], alike: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) for each row the next one of another pose that is `alike`, -1 for none.
+
+    Neighbouring rows of renders show one pose: a code that carries the pose would be rewarded by the next row.
+    """
+    partners = np.full(len(pose), -1, np.int64)
+    for i in range(len(pose)):
+        others = np.roll(np.arange(len(pose)), -i - 1)
+        good = others[(alike[others] == alike[i]) & (pose[others] != pose[i])]
+        if good.size:
+            partners[i] = good[0]
+    return partners
 
 
 def find_triples(pose: NDArray[np.int64], appearance: NDArray[np.int64], alike: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -94,15 +131,13 @@ def load_validation(dataset: HandDataset) -> ValidationSet:
     rows = np.arange(min(count, MAX_ROWS))
     keypoints, visibility = dataset.read("keypoints_2d", rows), dataset.read("visibility", rows)
     triples = np.zeros((0, 3), np.int64)
-    hand = None
-    alike = dataset.read("handedness", rows).astype(np.int64)
-    if dataset.has("mask"):
-        mask = dataset.read("mask", rows)
-        hand = torch.from_numpy(mask == MASK_HAND)
-        alike = alike * 2 + (mask == MASK_OCCLUDER).any((1, 2))
-    pose_key = appearance_key = rows
+    mask = dataset.read("mask", rows) if dataset.has("mask") else None
+    hand = None if mask is None else torch.from_numpy(mask == MASK_HAND)
+    alike = mix_kinds(dataset.read("handedness", rows), mask)
+    pose_key = dataset.read("pose_id", rows) if dataset.has("pose_id") else rows
+    appearance_key = rows
     if dataset.has("pose_id") and dataset.has("appearance_id"):
-        pose_key, appearance_key = dataset.read("pose_id", rows), dataset.read("appearance_id", rows)
+        appearance_key = dataset.read("appearance_id", rows)
         triples = find_triples(pose_key, appearance_key, alike)
     values, counts = np.unique(alike, return_counts=True)
     most = np.flatnonzero(alike == values[counts.argmax()]) if count else rows
@@ -114,6 +149,7 @@ def load_validation(dataset: HandDataset) -> ValidationSet:
         torch.from_numpy(visibility),
         hand,
         torch.from_numpy(triples),
+        torch.from_numpy(swap_partners(pose_key, alike)),
         torch.from_numpy(across),
         torch.from_numpy(down),
     )
@@ -136,7 +172,7 @@ def validate(model: PoseReader, data: ValidationSet, *, decoder: bool = True) ->
     Returns:
         image_l1: own reconstruction, mean per pixel, of 1.
         epe_px: the own pose branch on the images.
-        swap_epe_px: the own pose branch on each pose decoded with the next row's appearance.
+        swap_epe_px: the own pose branch on each pose decoded with the appearance of another pose (`swap_partners`).
         pair_psnr_db: D(p(x), a(y)) against the true render inside the hand; `copy_psnr_db` is the same with x itself in
             place of the decoded image, what doing nothing would score. Only where the rows hold such triples.
     """
@@ -147,15 +183,13 @@ def validate(model: PoseReader, data: ValidationSet, *, decoder: bool = True) ->
     if not decoder:
         return {"epe_px": _mean_distance(keypoints, data)}
     decoded = _decode(model, pose, appearance)
-    swapped = _decode(model, pose, appearance.roll(-1, 0))
     true = data.images.float() / 255.0
-    swap_pose = torch.cat([model.encode_pose(batch) for batch in _blocks(swapped)])
-    swap_keypoints = torch.cat([model.pose_keypoints(p).cpu() for p in _blocks(swap_pose)])
-    out = {
-        "image_l1": float((decoded - true).abs().mean()),
-        "epe_px": _mean_distance(keypoints, data),
-        "swap_epe_px": _mean_distance(swap_keypoints, data),
-    }
+    out = {"image_l1": float((decoded - true).abs().mean()), "epe_px": _mean_distance(keypoints, data)}
+    swapped = data.partners >= 0
+    if swapped.any():
+        drawn = _decode(model, pose[swapped], appearance[data.partners[swapped]])
+        seen = torch.cat([model.pose_keypoints(model.encode_pose(batch)).cpu() for batch in _blocks(drawn)])
+        out["swap_epe_px"] = _mean_distance(seen, data, swapped)
     if len(data.triples) and data.hand is not None:
         x, y, z = data.triples.T
         inside = data.hand[z]
@@ -174,9 +208,9 @@ def _decode(model: PoseAppearanceModel, pose: Tensor, appearance: Tensor) -> Ten
     return torch.cat([model.decode(p, a).cpu() for p, a in pairs])
 
 
-def _mean_distance(keypoints: Tensor, data: ValidationSet) -> float:
-    labelled = data.visibility >= HIDDEN
-    return float((keypoints - data.keypoints).norm(dim=-1)[labelled].mean())
+def _mean_distance(keypoints: Tensor, data: ValidationSet, rows: Tensor | slice = slice(None)) -> float:
+    labelled = data.visibility[rows] >= HIDDEN
+    return float((keypoints - data.keypoints[rows]).norm(dim=-1)[labelled].mean())
 
 
 def masked_psnr(images: Tensor, true: Tensor, inside: Tensor) -> float:

@@ -43,6 +43,11 @@ class Dvae(TrainedDisentangler[DVAE, DvaeConfig]):
         trained = self.config.method == "cross-modal" or self.config.embed_share > 0
         return trained and "image" in self.config.embed
 
+    @property
+    def places_hands(self) -> bool:
+        """Whether it decodes where the hand lies in the image, without which there are no 2D keypoints."""
+        return bool({"placed_pose", "placement"} & {name for name, _ in self.config.targets})
+
     @torch.inference_mode()
     def encode_pose(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) float in [0, 1] -> pose codes (N, D), by the embedding step's q(z | x)."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import HIDDEN, MASK_HAND
-from handaug.models.disentangle.validation import find_triples, spread_poses
+from handaug.models.disentangle.validation import find_triples, mix_kinds, spread_poses
 from handaug.models.dvae.api import Dvae, load_dvae
 from handaug.models.dvae.data import Poses, Tags, read_poses
 from handaug.models.dvae.losses import gaussian_kl
@@ -82,13 +82,14 @@ def read_rows(data: HandDataset, root: str, most: int | None = None) -> Rows:
     if root == "palm":
         seen[:, 0] = np.maximum(seen[:, 0], seen[:, 9])
     tags, triples = np.full(len(index), -1, np.int64), np.zeros((0, 3), np.int64)
-    hand = torch.from_numpy(data.read("mask", index) == MASK_HAND) if data.has("mask") else None
+    mask = data.read("mask", index) if data.has("mask") else None
+    hand = None if mask is None else torch.from_numpy(mask == MASK_HAND)
     if data.has("appearance_id") and data.has("pose_id"):
         appearance, pose = data.read("appearance_id", index), data.read("pose_id", index)
         possible = Tags(appearance, pose)
         found = np.flatnonzero(possible.exist)
         tags[found] = possible.draw(found, np.random.default_rng(_TAG_SEED))
-        triples = find_triples(pose, appearance, data.read("handedness", index).astype(np.int64))
+        triples = find_triples(pose, appearance, mix_kinds(data.read("handedness", index), mask))
     images = torch.from_numpy(data.read("images", index)).permute(0, 3, 1, 2).contiguous()
     places = with_root(data.read("keypoints_2d", index), root)
     return Rows(images, read_poses(data, root, index), places, seen, tags, triples, hand)
@@ -224,8 +225,7 @@ def evaluate_dvae(checkpoint: Path, data: HandDataset, *, device: str = "cpu") -
         )
     rows = read_rows(data, model.config.root)
     out = {"rows": float(len(rows)), **measure(model, rows)}
-    placed = {"placed_pose", "placement"} & {name for name, _ in model.config.factors}
-    if model.draws_images and model.reads_images and placed:
+    if model.draws_images and model.reads_images and model.places_hands:
         pixels = KeypointMetrics()
         for block in _blocks(len(rows)):
             found = model.estimate(rows.images[block].float() / 255.0, rows.poses.side[block])
