@@ -27,7 +27,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("dvae-pose", {"supervision": "magic"}, "choose one of supervised, semi, weak"),
     ("dvae-pose", {"root": "elbow"}, "choose one of wrist, palm"),
     ("dvae-pose", {"alternating": True}, "belong to --method cross-modal"),
+    ("dvae-pose", {"x": "image", "factors": (("placed_pose", 3), ("content", 2))}, "--method dvae draws images"),
+    ("dvae", {"embed": ()}, "give at least one modality"),
     ("cross-modal", {"factors": (("cpose", 3),)}, "one z without factors"),
+    ("cross-modal", {"outputs": (("cpose", 1.0),)}, "--set outputs: give placed_pose or pose3d"),
+    ("cross-modal", {"outputs": ()}, "--set outputs: give placed_pose or pose3d"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,9 +122,13 @@ class DvaeConfig:
             raise InputError("--set factors: a modality can be a factor once")
         if "content" in kinds and (kinds.index("content") < len(kinds) - 1 or self.z_u):
             raise InputError("--set factors: content must be the last factor, and stands in place of z_u")
+        if not self.embed:
+            raise InputError("--set embed: give at least one modality; --set embed_share=0 leaves the step out")
         if self.method == "cross-modal":
-            if self.factors or self.z_u or not self.embed:
-                raise InputError("--method cross-modal: has one z without factors and at least one input in embed")
+            if self.factors or self.z_u:
+                raise InputError("--method cross-modal: has one z without factors")
+            if not _hold_pose({self.x, *(name for name, _ in self.outputs)}):
+                raise InputError(f"--set outputs: {_POSES}, or nothing can be measured")
             return
         if self.outputs or self.alternating:
             raise InputError("--set outputs/alternating: belong to --method cross-modal")
@@ -131,9 +136,10 @@ class DvaeConfig:
             raise InputError("--set factors: give two or more, or one and z_u; one has nothing to disentangle from")
         if self.x in kinds:
             raise InputError(f"--set factors: {self.x} is x itself")
-        holds_pose = {"placed_pose", "pose3d"} & set(kinds) or {"cpose", "viewpoint"} <= set(kinds)
-        if self.x == "image" and not holds_pose:
-            raise InputError("--set factors: give placed_pose or pose3d, or cpose and viewpoint: images need a pose")
+        if self.x == "image" and self.side_given:
+            raise InputError(f"--set x=image: --method {self.method} estimates poses; --method dvae draws images")
+        if self.x == "image" and not _hold_pose(kinds):
+            raise InputError(f"--set factors: {_POSES}: images need a pose")
         if self.z_u and self.x != "image":
             raise InputError("--set z_u: is encoded from the image, so x must be the image")
         if (self.method == "dvae-zu") != bool(self.z_u):
@@ -174,6 +180,14 @@ class DvaeConfig:
         factors = tuple((str(name), int(dims)) for name, dims in stored["factors"])
         outputs = tuple((str(name), float(weight)) for name, weight in stored["outputs"])
         return cls(**{**stored, "factors": factors, "outputs": outputs, "embed": tuple(stored["embed"])})
+
+
+_POSES = "give placed_pose or pose3d, or cpose and viewpoint"
+
+
+def _hold_pose(names: Collection[str]) -> bool:
+    """Whether 3DPose follows from these modalities."""
+    return bool({"placed_pose", "pose3d"} & set(names)) or {"cpose", "viewpoint"} <= set(names)
 
 
 def _flag(name: str) -> str:
