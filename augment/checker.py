@@ -152,26 +152,26 @@ def train_checkers(
         InputError: Too few labelled rows, or `out` holds something else.
     """
     view = HandDataset(data, split="train")
-    visibility = view.read("visibility")
-    view = HandDataset(data, rows=view.rows[(visibility > 0).any(1)])
+    labelled = (view.read("visibility") > 0).any(1)
     from handaug.augment.folds import cut_folds  # SciPy's graphs, which nobody needs who only checks
 
     settings = _settings(view, config)
     ids = [view.read(name) if view.has(name) else -1 - view.rows for name in ("group", "pose_id", "image_id")]
-    fold = cut_folds(ids[0], ids[1], ids[2], config.seed)
-    if min(np.bincount(fold, minlength=2)) == 0:
+    fold = cut_folds(ids[0], ids[1], ids[2], labelled, config.seed)
+    if min((labelled & (fold == k)).sum() for k in (0, 1)) == 0:
         raise InputError(f"{data}: a checker needs labelled train rows of at least two groups; add data")
     run = RunFolder.open(out, settings, overwrite=overwrite)
     if run is None:
         return out
     with run:
-        _train_both(view, fold, ids, settings, config, run.folder, device, progress, workers)
+        _train_both(view, fold, labelled, ids, settings, config, run.folder, device, progress, workers)
         return run.finish()
 
 
 def _train_both(
     view: HandDataset,
     fold: NDArray[np.int8],
+    labelled: NDArray[np.bool_],
     ids: list[NDArray[np.int64]],
     settings: dict[str, Any],
     config: CheckerConfig,
@@ -185,7 +185,7 @@ def _train_both(
         [
             partial(
                 _train_fold,
-                HandDataset(view.path, rows=view.rows[fold != k]),
+                HandDataset(view.path, rows=view.rows[labelled & (fold == 1 - k)]),
                 work / f"fold-{k}",
                 config,
                 k,
@@ -199,17 +199,17 @@ def _train_both(
         progress=progress,
         workers=workers,
     )
-    errors, from_empty = np.full(len(view), np.nan, np.float32), np.full(len(view), np.nan, np.float32)
+    held_out = []
     for k in (0, 1):
         estimator, _ = load_estimator(work / f"fold-{k}", device)
-        unseen = HandDataset(view.path, rows=view.rows[fold == k])
-        errors[fold == k], from_empty[fold == k] = _held_out_errors(estimator, unseen)
+        held_out.append(_held_out_errors(estimator, HandDataset(view.path, rows=view.rows[labelled & (fold == k)])))
+    errors, from_empty = (np.concatenate(both) for both in zip(*held_out, strict=True))
+    kin = fold >= 0  # unlabelled rows too: an estimator may not judge what shares a scene with its lessons
     tensors = {
-        "rows": torch.from_numpy(view.rows),
-        "fold": torch.from_numpy(fold),
-        "group": torch.from_numpy(ids[0]),
-        "pose_id": torch.from_numpy(ids[1]),
-        "held_out_error_px": torch.from_numpy(errors),
+        "rows": torch.from_numpy(view.rows[kin]),
+        "fold": torch.from_numpy(fold[kin]),
+        "group": torch.from_numpy(ids[0][kin]),
+        "pose_id": torch.from_numpy(ids[1][kin]),
     }
     threshold = float(np.percentile(errors, THRESHOLD_PERCENTILE))
     quantiles = {str(q): float(np.percentile(errors, q)) for q in (10, 50, 90, 99)}

@@ -1,5 +1,6 @@
 """The checker: folds by relation, estimators that never saw what they judge, resume, refusals."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,13 @@ def test_folds_are_balanced_and_never_part_relatives() -> None:
     group, image = rng.integers(0, 300, 2000), rng.integers(0, 1500, 2000)
     pose = group * 10 + rng.integers(0, 3, 2000)  # poses lie inside groups
     frame = np.where(rng.random(2000) < 0.02, image, 10_000 + np.arange(2000))  # a few frames tie groups together
-    fold = cut_folds(group, pose, frame, seed=3)
+    fold = cut_folds(group, pose, frame, np.ones(len(group), bool), seed=3)
     for ids in (group, pose, frame):
         for value in np.unique(ids):
             assert len(np.unique(fold[ids == value])) == 1
     assert abs(np.mean(fold) - 0.5) < 0.01
-    assert np.array_equal(fold, cut_folds(group, pose, frame, seed=3))
-    assert not np.array_equal(fold, cut_folds(group, pose, frame, seed=4))
+    assert np.array_equal(fold, cut_folds(group, pose, frame, np.ones(len(group), bool), seed=3))
+    assert not np.array_equal(fold, cut_folds(group, pose, frame, np.ones(len(group), bool), seed=4))
 
 
 def test_row_errors_are_mean_distances_over_labelled_joints() -> None:
@@ -91,6 +92,21 @@ def test_estimator_k_is_trained_without_fold_k(data: Path, tmp_path: Path, monke
         trained_groups = groups[np.isin(view.rows, seen[k])]
         assert len(trained_groups) and not np.isin(trained_groups, groups[folds == k]).any()
         assert set(seen[k]) == set(view.rows[folds != k]), "40 steps of 16 rows see every row of the other fold"
+
+
+def test_unlabelled_rows_follow_their_labelled_relatives(tmp_path: Path) -> None:
+    group, alone = np.array([0, 0, 1, 1, 2, 3]), np.arange(6)
+    labelled = np.array([True, False, True, True, False, True])
+    fold = cut_folds(group, alone, alone, labelled, seed=0)
+    assert fold[0] == fold[1] != -1 and fold[2] == fold[3] != -1 and fold[4] == -1, "a row of strangers is free"
+    path = write_toy(tmp_path / "toy.h5", 24, size=32, pool=12)
+    with h5py.File(path, "r+") as file:
+        first = np.unique(file["pose_id"][:], return_index=True)[1]
+        file["visibility"][np.sort(first)] = 0
+    view = HandDataset(path, split="train")
+    checkers = Checkers.load(train_checkers(path, tmp_path / "checker", replace(CONFIG, steps=1), workers=1))
+    folds, poses = checkers.folds_of(view), view.read("pose_id")
+    assert set(folds) == {0, 1} and all(len(set(folds[poses == pose])) == 1 for pose in poses)
 
 
 def test_threshold_is_the_90th_percentile_of_held_out_errors(data: Path, folder: Path) -> None:
