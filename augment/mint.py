@@ -343,18 +343,18 @@ class Mint:
         self, first: NDArray[np.int64], second: NDArray[np.int64], weight: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         """Those of the file that lends; a blend or a draw from the prior is an appearance of its own."""
+        rows = self.appearances.rows
         if self.config.from_prior:
-            drawn = {"disentangler": self.identity["disentangler"], "prior": self.config.seed}
-            return _hash_ids(_context(drawn), self.appearances.rows[first][:, None])
+            lends = {"disentangler": self.identity["disentangler"], "prior": self.config.seed}
+        else:
+            lends = {"appearances": self.appearance_data.checksum}
         if self.config.pairs == "interpolate":
-            lends = {"appearances": self.appearance_data.checksum, "blend": True}
             bits = weight.view(np.int32).astype(np.int64)
-            parts = np.stack([self.appearances.rows[first], self.appearances.rows[second], bits], 1)
-            return _hash_ids(_context(lends), parts)
-        if self.appearance_data.has("appearance_id"):
+            parts = np.stack([rows[first], rows[second], bits], 1)
+            return _hash_ids(_context({**lends, "blend": True}), parts)
+        if not self.config.from_prior and self.appearance_data.has("appearance_id"):
             return self.appearances.appearance_id[first]
-        lends = {"appearances": self.appearance_data.checksum}
-        return _hash_ids(_context(lends), self.appearances.rows[first][:, None])
+        return _hash_ids(_context(lends), rows[first][:, None])
 
 
 def _table_paths(folder: Path) -> tuple[Path, Path]:
