@@ -3,14 +3,16 @@
     python benchmarks/train_speed.py RENDERS [--methods handaug,self,dvae,dvae-pose] [--estimators compact,unet,...]
         [--steps 12] [--precisions 32-true,bf16-mixed] [--device cpu] [--threads 1] [--makers P]
 
-Each trains for a few steps with its defaults for the device, data resident as in a real run. The time of a step is the
-median over the last half of them; its floating-point operations, forward and backward, are counted by PyTorch over the
-same code. The peak is that of a large matrix product in the same precision in the same run: nothing in a network can be
-faster, so `of peak` says how much of the hardware a step uses. "fed" is the share of an estimator's speed that is left
-when its batches are read and transformed as in a real run: on a CPU by its own thread, on a GPU by --makers processes
-beside it (as a rule all cores but one).
+Each trains for a few steps with its defaults for the device, data resident as in a real run: a method with phases or
+stages goes through all of them in its own shares. Time and floating-point operations (forward and backward, counted
+by PyTorch over the same steps again) are means over the steps but the first and the last one. The peak is that of a
+large matrix product in the same precision in the same run: nothing in a network can be faster, so `of peak` says how
+much of the hardware a step uses. "fed" is the share of an estimator's speed that is left when its batches are read
+and transformed as in a real run: on a CPU by its own thread, on a GPU by --makers processes beside it (as a rule all
+cores but one).
 
-What is not counted: validation, pictures, saving. Networks take channels_last images as they do in training.
+What is not counted: validation, pictures, saving. Networks take images as they do in training: channels_last, but for
+the dVAEs.
 """
 
 import argparse
@@ -40,7 +42,7 @@ from handaug.models.fabric import PRECISIONS
 from handaug.models.fit import Batches, fit_estimator
 from handaug.models.methods import METHODS, resolve
 
-_COUNTED_STEPS = 4
+_FEWEST_STEPS = 4
 _LONGER = 4
 """Times as many steps where batches are made: those that lie ready at the start are soon used up."""
 _SIDE = {"cpu": 2048, "cuda": 8192}
@@ -73,15 +75,8 @@ class Watch:
 
     @property
     def mean(self) -> float:
-        """Of the steps' last half, without the final one: those that wait for a batch count."""
-        each = np.diff(self.marks)[:-1]
-        return float(np.mean(each[len(each) // 2 :]))
-
-    @property
-    def step(self) -> float:
-        """Median of the steps' last half, without the final one, which validates."""
-        each = np.diff(self.marks)[:-1]
-        return float(np.median(each[len(each) // 2 :]))
+        """Of the steps but the first, which warms up, and the final one, which validates."""
+        return float(np.mean(np.diff(self.marks)[1:-1]))
 
 
 def peak(device: str, precision: str) -> float:
@@ -106,8 +101,8 @@ def seconds_and_work(train: Callable[[int, Progress], object], steps: int, devic
     train(steps, watch)
     with FlopCounterMode(display=False) as counter:
         counting = Watch(device, counter)
-        train(_COUNTED_STEPS, counting)
-    return watch.step, counting.step
+        train(steps, counting)
+    return watch.mean, counting.mean
 
 
 def of_method(name: str, data: Path, precision: str, options: argparse.Namespace) -> tuple[int, float, float]:
@@ -126,7 +121,8 @@ def of_method(name: str, data: Path, precision: str, options: argparse.Namespace
 
 def of_estimator(name: str, data: Path, precision: str, options: argparse.Namespace) -> tuple[int, float, float, float]:
     """Batch size, seconds and operations of a step of an estimator, and the share of its speed with its batches."""
-    pool = RowPool([HandDataset(data, split="train")], spatial=name.endswith("-3d"))
+    rows = HandDataset(data, split="train")
+    pool = RowPool([rows], spatial=build_estimator(name, size=rows.size, channels=rows.channels).dimensions == 3)
     size = default_training(options.device)["batch_size"]
     batches = TrainingBatches(
         pool, batch_size=size, seed=0, transform=TrainTransform(flips=True), processes=options.makers
@@ -160,7 +156,7 @@ def main() -> int:
     parser.add_argument("renders", type=Path)
     parser.add_argument("--methods", type=listed(one_of(METHODS), 0), default="handaug,self,dvae,dvae-pose")
     parser.add_argument("--estimators", type=listed(str, 0), default="compact,unet,heatmap,simcc,resnet18")
-    parser.add_argument("--steps", type=at_least(_COUNTED_STEPS), default=12)
+    parser.add_argument("--steps", type=at_least(_FEWEST_STEPS), default=12)
     parser.add_argument("--precisions", type=listed(one_of(PRECISIONS)), default="32-true,bf16-mixed")
     parser.add_argument("--device", type=pick_device, default="cpu")
     parser.add_argument("--threads", type=positive, default=1, help="of PyTorch on a CPU")
