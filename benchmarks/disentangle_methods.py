@@ -1,6 +1,6 @@
 """Every method side by side on the same renders: the comparison of section 4.4 of Li et al. 2019, with measures.
 
-    python benchmarks/disentangle_methods.py RENDERS OUT [--methods handaug,self,autoencoder,paired] [--seeds 3]
+    python benchmarks/disentangle_methods.py RENDERS OUT [--methods handaug,self,dvae,...] [--seeds 3]
 
 Trains every method with its defaults for the device (or `--steps` of each), and one label checker, which judges the
 swaps; then measures on the val split, which none has seen, everything that `handaug evaluate` prints of a
@@ -89,7 +89,7 @@ def main() -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("renders", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--methods", type=listed(one_of(DRAWING)), default="handaug,self,autoencoder,paired")
+    parser.add_argument("--methods", type=listed(one_of(DRAWING)), default=",".join(DRAWING))
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--steps", type=positive, help="of every method; its default for device and data if not given")
     parser.add_argument("--checker", type=Path, help="a label checker of these renders; trained if not given")

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from handaug.augment.bootstrap import ErrorSums, Gain, relative_gain
 from handaug.augment.dvae_figures import PAPER_FIG7, PAPER_LABELLED, line_figure, pck_figure, text_table
 from handaug.augment.report import name_seeds
+from handaug.augment.walk import check_images
 from handaug.cli.common import RichProgress, pick_device, run_script
 from handaug.data_specs.draw import save_png
 from handaug.data_specs.errors import InputError
@@ -244,7 +245,9 @@ def show(arguments: argparse.Namespace) -> None:
     make_folder(arguments.out)
     check_test(arguments.data)
     model = load_dvae(arguments.run, arguments.device)
-    rows = read_rows(HandDataset(arguments.data, split="test"), model.config.root)
+    data = HandDataset(arguments.data, split="test")
+    check_images(model, data)
+    rows = read_rows(data, model.config.root)
     found = estimate_rows(model, rows)
     draw({f"dVAE {pose}": found.curve(pose) for pose in found.distances}, {"dVAE": model}, rows, arguments.out)
     figures = {"rows": len(rows), **found.figures()}

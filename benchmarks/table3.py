@@ -97,7 +97,7 @@ def scores(options: argparse.Namespace) -> None:
     true = others.read("images", np.sort(np.random.default_rng(options.seed).permutation(len(others))[:count]))
     table = {"true renders": feature_scores(network, real, true)}
     for run, model in zip(options.runs, models, strict=True):
-        table[f"{model.method} ({run.name})"] = feature_scores(network, real, swap(model, others, x, y))
+        table[f"{model.method} ({run})"] = feature_scores(network, real, swap(model, others, x, y))
     print(f"{len(reference)} true renders as reference, {count} images in every line; {network.note}")
     for name, row in table.items():
         print(f"{name:32} I.S. {row['inception_score']:.2f} +- {row['inception_score_std']:.2f}   FID {row['fid']:.2f}")
@@ -111,8 +111,8 @@ def sheet(options: argparse.Namespace) -> None:
     test = HandDataset(options.renders, split="test")
     x, y = draw_pairs(test, options.trials, options.seed, "--trials")
     models = load_runs((options.first, options.second), test, options.device)
-    names = [f"{model.method}:{run.name}" for model, run in zip(models, (options.first, options.second), strict=True)]
-    if names[0] == names[1]:
+    names = [f"{model.method}:{run}" for model, run in zip(models, (options.first, options.second), strict=True)]
+    if options.first.resolve() == options.second.resolve():
         raise InputError(f"{options.second}: is the same run as the first; give another")
     make_folder(options.out)
     images = test.read("images")

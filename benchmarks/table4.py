@@ -13,6 +13,8 @@ The six models, each at E and then 2 E epochs, from the same initial weights in 
     6   5, and image losses reach the pose code                            2 E
     1+  baseline, resumed: what the paper leaves out                       2 E
 
+All have our companions of Eqs. 1 and 6 (`models/disentangle/losses.py`), without which none learns at this size.
+
 The paper sets models 4 to 6, which saw twice the epochs, against model 1. So part of its 10.53 % is the longer
 training alone; the gain to quote is that over 1+. Resuming goes on with optimisers, discriminator and order as they
 were: the weights of a resumed model are those of one long run.

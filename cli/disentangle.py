@@ -50,7 +50,7 @@ METHODS = "self|dvae|dvae-zu|dvae-pose|cross-modal|handaug|autoencoder|paired"
     show_default="by device and data; about ten minutes on two CPU cores",
     help="Length of the training in optimiser steps, in place of --epochs.",
 )
-@click.option("--batch-size", type=int, metavar="B", show_default="32 on a CPU, 128 on a GPU", help="Images per step.")
+@click.option("--batch-size", type=int, metavar="B", show_default="by method and device", help="Images per step.")
 @click.option(
     "--width", type=int, metavar="W", show_default="by method and device", help="Channels of the first level."
 )

@@ -112,9 +112,9 @@ def run_training(
                 if step and not kept and _weights_finite(trainee):
                     _restore(trainee, buffers)
                     _save(trainee, folder, step, sums, counts)
+                kept_too = "the last good state is kept" if (folder / STATE).exists() else "no step had ended"
                 raise WorkError(
-                    f"{folder}: the loss term {error} is not finite at step {step + 1}; the state before it is kept. "
-                    + _REMEDY
+                    f"{folder}: the loss term {error} is not finite at step {step + 1}; {kept_too}. {_REMEDY}"
                 ) from error
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value

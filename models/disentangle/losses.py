@@ -25,7 +25,8 @@ What is frozen. Written x, y for the two images of a pair and I(xy) for the pose
 Places. At small batches and few steps Eq. 1 alone does not learn: on 1,600 rendered poses it stood at the mean pose
 after 400 steps of 32 images, and a network that had learned more without it fell back to all-zero maps (44 px) within
 300 steps of it, because zero is the median of a joint whose place is uncertain. So Eq. 1 is joined by the cross-entropy
-of each map's softmax with its target, which is ours and not in the paper (`alpha_place`; 0 is the paper's loss). It
+of each map's softmax with its target, which is ours and not in the paper (`alpha_place`; 0 leaves it out, the balance
+of the L1, ours too, stays). It
 rewards the likeliest place, however uncertain, and reads the maps at ten times their height, so that a map that suits
 it has a peak of about 1. Both act from the first step: after a warm-up by the cross-entropy alone the maps had any
 height, and Eq. 1 then destroyed what they knew. Eq. 6 gets the same companion (`alpha_cycle_place`): with L1 alone it
