@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.augment.checker import CheckerConfig, train_checkers
-from handaug.augment.leaks import shared_rows
+from handaug.augment.leaks import saw, shared_rows
 from handaug.augment.remix import RemixConfig, remix, remix_capacity
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.progress import Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import RELATIONS
 from handaug.data_specs.subset import write_subset
-from handaug.models.estimators.seen import check_seen
 from handaug.models.methods import train_method
+from handaug.models.seen import check_seen
 
 __all__ = ["BudgetData", "check_budgets", "make_budget_data", "owes_labels", "parse_budgets", "pose_order"]
 
@@ -108,13 +108,28 @@ def _related(data: HandDataset, real: HandDataset) -> bool:
     return any(shared_rows(data, real, field).any() for field in RELATIONS)
 
 
-def owes_labels(minted: HandDataset, real: HandDataset) -> bool:
-    """Whether a label of `real` went into the minted data: as pose source, or into its disentangler or checker. A file
-    that does not say where these come from counts as owing, and so does one with a group or pose of `real`, which may
-    be a cut or a copy of the source."""
-    sources = ("pose_source_checksum", "disentangler_data_checksum", "checker_data_checksum")
-    known = any(minted.attrs.get(name, real.checksum) in ("", real.checksum) for name in sources)
-    return known or _related(minted, real)
+def owes_labels(minted: HandDataset, real: HandDataset, renders: HandDataset | None) -> bool:
+    """Whether a label of `real` may have gone into the minted data.
+
+    As pose source, into its disentangler or checker, or, where `real` itself lends the looks, into the check of mixes
+    against their lender. A file that does not say where these come from counts as owing, and so does one with a group
+    or pose of `real`, which may be a cut or a copy of the source. So do models that learned from one of them; where
+    the minted file does not tell, those that were trained on a file which is neither the poses' nor `renders`.
+
+    Args:
+        minted: The minted file.
+        real: Train rows of the real data.
+        renders: The renders that further arms learn from, if any.
+    """
+    poses = str(minted.attrs.get("pose_source_checksum", ""))
+    looks = str(minted.attrs.get("appearance_source_checksum", ""))
+    if real.checksum in (poses, looks) or "" in (poses, looks) or _related(minted, real):
+        return True
+    shared = saw(minted, real)
+    if shared is not None:
+        return bool(shared.any())
+    models = {str(minted.attrs.get(f"{name}_data_checksum", "")) for name in ("disentangler", "checker")}
+    return not models <= {poses, renders.checksum if renders else poses} - {real.checksum}
 
 
 def make_budget_data(
@@ -123,6 +138,7 @@ def make_budget_data(
     minted: HandDataset,
     folder: Path,
     *,
+    renders: HandDataset | None,
     seed: int,
     checker: CheckerConfig,
     disentangle: Any,
@@ -137,6 +153,7 @@ def make_budget_data(
         real: Train rows of the real data.
         minted: Minted data of all labels, used at every budget where it owes `real` no label; otherwise its images for
             each pose row set how many are minted at smaller budgets.
+        renders: What further arms learn from, if any.
         folder: Of the experiment; a budget's files go to `folder/budget-B`.
         seed: Of the choice of poses and of everything trained.
         checker: Settings of the checkers.
@@ -155,7 +172,7 @@ def make_budget_data(
     fields = [name for name in real.available if not name.startswith("provenance/")]
     config = {"subset_of": real.checksum, "poses": budget, "seed": seed}
     write_subset(HandDataset(real.path, rows=rows), subset, config, fields)
-    if not owes_labels(minted, real):
+    if not owes_labels(minted, real, renders):
         progress.note(f"budget of {budget} poses: {minted.path} owes no label to {real.path} and serves as it is")
         return BudgetData(str(budget), budget, HandDataset(subset), minted)
     progress.note(f"budget of {budget} poses: disentangler, checker and minted data from these {len(rows)} rows alone")

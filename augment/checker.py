@@ -327,6 +327,11 @@ class Checkers:
         """
         return cls(folder, device)
 
+    @property
+    def seen(self) -> dict[str, NDArray[np.int64]]:
+        """Groups and poses of the rows that either estimator learned from, and of their unlabelled relatives."""
+        return {field: np.unique(ids) for field, ids in self._ids.items()}
+
     def folds_of(self, data: HandDataset) -> NDArray[np.int8]:
         """The fold that holds each row of a dataset view.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from handaug.augment.batches import RowPool, TrainingBatches
-from handaug.augment.budgets import BudgetData, check_budgets, make_budget_data, parse_budgets
+from handaug.augment.budgets import BudgetData, check_budgets, make_budget_data, owes_labels, parse_budgets
 from handaug.augment.gain_config import (
     GainConfig,
     GainData,
@@ -113,6 +113,7 @@ def measure_gain(
                 data.real,
                 data.minted,
                 run.folder,
+                renders=data.renders,
                 seed=config.seed,
                 checker=config.checker,
                 disentangle=config.disentangle,
@@ -162,7 +163,8 @@ def _expect(
         learning = (time.perf_counter() - start) / _TIMED_STEPS
     each = max(learning, making / beside) if beside else learning + making
     runs = config.seeds * sum(len(config.arms_of("all" if budget is None else str(budget))) for budget in budgets)
-    more = ", and what it takes to mint for the smaller budgets" if len(budgets) > 1 else ""
+    mints = any(budget is not None for budget in budgets) and owes_labels(data.minted, data.real, data.renders)
+    more = ", and what it takes to mint for the smaller budgets" if mints else ""
     progress.note(
         f"train-pose: {runs} runs of {config.steps} steps on {device}, about "
         f"{1.1 * runs * config.steps * each / side_by_side(runs, device, workers) / 60:.0f} min{more}"
@@ -229,9 +231,9 @@ def _train_all(
 def _first_line(config: GainConfig, data: GainData) -> str:
     """What the figures are about, before anybody reads a number."""
     line = f"Real data: {data.real.path.name}; test data: {data.test.path.name}."
-    if config.real_is_rendered:
-        where = "test rows are renders too" if config.test is None else f"test rows come from {data.test.path.name}"
-        line = f"No real labels were given: the train split of the renders plays real, and {where}."
+    if data.real.kind == "rendered":
+        where = "test rows are renders too" if data.test.kind == "rendered" else f"tests are of {data.test.path.name}"
+        line = f"No real labels were given: the train split of {data.real.path.name}, renders, plays real, and {where}."
     known = [data.real, data.test, *([data.renders] if data.renders else [])]
     unknown = unknown_training(data.minted, known)
     if unknown:

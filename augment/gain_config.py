@@ -15,10 +15,12 @@ from handaug.augment.leaks import check_leaks
 from handaug.augment.transforms import named_transforms
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
+from handaug.models.checkpoint import CONFIG, WEIGHTS
 from handaug.models.disentangle.config import DisentangleConfig
 from handaug.models.estimators import Estimator
-from handaug.models.estimators.seen import check_seen
+from handaug.models.estimators.plugins import source_digest
 from handaug.models.fabric import check_precision
+from handaug.models.seen import check_seen
 
 __all__ = ["GainConfig", "GainData", "check_start", "default_training", "identity", "open_data"]
 
@@ -211,8 +213,9 @@ def identity(config: GainConfig, data: GainData) -> dict[str, Any]:
     settings.pop("trust")  # the checkpoint's weights say which
     settings["disentangle"] = config.disentangle.to_json() if config.disentangle else None
     start = config.recipe.start
+    settings["estimator_source"] = source_digest(config.recipe.trust or config.recipe.name)
     if start is not None:
-        settings["estimator"] = _digest(start / "model.safetensors")
+        settings["estimator"] = [_digest(start / name) for name in (CONFIG, WEIGHTS)]
     return {
         "command": "train-pose",
         **settings,

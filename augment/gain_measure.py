@@ -29,6 +29,7 @@ __all__ = ["METRIC", "measure_runs", "run_folder"]
 
 METRIC = "reduction of the mean joint error (EPE in px, joints with visibility >= 1) against real+albumentations, %"
 _OF = "reduction of the mean joint error (EPE in px, joints with visibility >= 1) of {} against {}, %"
+_SQUARE = "reduction of the mean square joint error (px^2, joints with visibility >= 1) against real+albumentations, %"
 
 
 def run_folder(folder: Path, budget: BudgetData, arm: Arm, number: int) -> Path:
@@ -81,7 +82,7 @@ def measure_runs(
                 name: np.stack([keypoint_distances(one, test.keypoints_2d, test.visibility) for one in points])
                 for name, points in predicted.items()
             }
-            point = _point(config, budget, arms, {n: ErrorSums.of(values, groups) for n, values in errors.items()})
+            point = _point(config, budget, arms, errors, groups)
             curve.append(point)
             if shown is None or budget.poses >= shown.budget.poses:
                 shown = _Shown(budget, point, errors, predicted)
@@ -92,6 +93,7 @@ def measure_runs(
         "arms": best["arms"],
         "gain": best["gain"],
         "gain_plain": best["gain_plain"],
+        "gain_mse": best["gain_mse"],
         "comparisons": best["comparisons"],
         "curve": [{**p, "arms": {name: arm["epe_mean_px"] for name, arm in p["arms"].items()}} for p in curve],
         "data": {
@@ -124,11 +126,18 @@ _BEYOND_RENDERS = ("real+renders+minted+albumentations", "real+renders+albumenta
 """What minted rows add where renders are used already."""
 
 
-def _point(config: GainConfig, budget: BudgetData, arms: dict[str, Any], sums: dict[str, ErrorSums]) -> dict[str, Any]:
+def _point(
+    config: GainConfig,
+    budget: BudgetData,
+    arms: dict[str, Any],
+    errors: dict[str, NDArray[np.float64]],
+    groups: NDArray[np.int64],
+) -> dict[str, Any]:
     """Everything about one budget; each arm with albumentations is also set against the baseline."""
 
-    def gain(candidate: str, baseline: str, metric: str) -> dict[str, Any]:
-        found = relative_gain(sums[baseline], sums[candidate], replicates=config.replicates, seed=config.seed)
+    def gain(candidate: str, baseline: str, metric: str, power: int = 1) -> dict[str, Any]:
+        sums = [ErrorSums.of(errors[name] ** power, groups) for name in (baseline, candidate)]
+        found = relative_gain(*sums, replicates=config.replicates, seed=config.seed)
         return _gain_json(found, metric)
 
     others = [name for name in arms if name.endswith("+albumentations") and name not in (BASELINE, CANDIDATE)]
@@ -141,6 +150,7 @@ def _point(config: GainConfig, budget: BudgetData, arms: dict[str, Any], sums: d
         "minted_rows": len(budget.minted),
         "gain": gain(CANDIDATE, BASELINE, METRIC),
         "gain_plain": gain("real+minted", "real", _OF.format("real+minted", "real")),
+        "gain_mse": gain(CANDIDATE, BASELINE, _SQUARE, power=2),
         "comparisons": [
             {"candidate": one, "baseline": other, **gain(one, other, _OF.format(one, other))} for one, other in pairs
         ],

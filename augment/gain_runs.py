@@ -2,8 +2,7 @@
 
 Arms differ in one thing each. Within a seed every arm starts from the same weights, takes the same number of steps of
 the same size, fills its real slots in the same order, mirrors rows or not as the others do, and chooses among the
-same number of checkpoints on the same validation rows. Nothing is stopped early, and there is one setting for all arms,
-so each has the same number of tuning trials: one.
+same number of checkpoints on the same validation rows. Nothing is stopped early, and there is one setting for all arms.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from handaug.augment.batches import RowPool, TrainingBatches
 from handaug.augment.prefetch import makers
@@ -24,10 +22,10 @@ from handaug.models.estimators import Estimator, build_estimator, load_backbone,
 from handaug.models.estimators.base import KIND
 from handaug.models.estimators.plugins import named_failures
 from handaug.models.estimators.predict import Prediction, predict
-from handaug.models.estimators.seen import write_seen
 from handaug.models.fit import fit_estimator
 from handaug.models.loop import STATE
 from handaug.models.metrics import keypoint_distances
+from handaug.models.seen import write_seen
 
 __all__ = [
     "ARMS",
@@ -211,8 +209,10 @@ def train_run(
         with progress.task(folder.name, training.steps, "steps") as advance:
             advance(training.steps)
         return
+    from lightning_fabric.utilities.seed import seed_everything  # seconds to import, as in `models.fabric`
+
     own = int(np.random.SeedSequence(seed, spawn_key=(_RUN_SEED, number)).generate_state(1)[0])
-    torch.manual_seed(own)  # the same initialisation in every arm
+    seed_everything(own, verbose=False)  # the same initialisation in every arm, whatever a factory draws from
     estimator = make_estimator(training.recipe, real.size, real.channels)
     with named_failures(estimator):
         result = fit_estimator(

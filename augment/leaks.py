@@ -15,8 +15,9 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.pictures import EVEN, pictures_of
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import RELATIONS, TRAIN
+from handaug.models.seen import seen_attribute
 
-__all__ = ["check_leaks", "shared_rows", "unknown_training"]
+__all__ = ["check_leaks", "saw", "shared_rows", "unknown_training"]
 
 
 def check_leaks(
@@ -39,6 +40,7 @@ def check_leaks(
             for field in RELATIONS:
                 _check_field(data, part.rows, field, part.name)
             if data.kind == "minted":
+                _check_models(data, part)
                 _check_field(data, part.looks, "appearance_id", part.name)
                 for field, row in _held_out_sources(data, part):
                     raise InputError(
@@ -47,8 +49,33 @@ def check_leaks(
                     )
         if data.kind != "minted":
             _check_pictures(data, pictures_of(data), held_out)
-    _check_field(validation, test, "group", "test")
+    for field in RELATIONS:
+        _check_field(validation, test, field, "test")
     _check_pictures(validation, held_out[1].pictures, held_out[:1])
+
+
+def saw(minted: HandDataset, rows: HandDataset) -> NDArray[np.bool_] | None:
+    """Which rows share a group or a pose with what the models behind a minted file learned from; None where the file
+    keeps no record of it.
+    """
+    names = [seen_attribute(field) for field in RELATIONS]
+    if not set(names) <= set(minted.attrs):
+        return None
+    found = np.zeros(len(rows), bool)
+    for field, name in zip(RELATIONS, names, strict=True):
+        if rows.has(field):
+            found |= np.isin(rows.read(field), minted.attrs[name])
+    return found
+
+
+def _check_models(minted: HandDataset, part: "_HeldOut") -> None:
+    shared = saw(minted, part.rows)
+    if shared is not None and shared.any():
+        raise InputError(
+            f"{minted.path}: its disentangler or checker learned from groups or poses of {int(shared.sum())} "
+            f"{part.name} rows of {part.rows.path} (the first is row {int(part.rows.rows[shared.argmax()])}); train "
+            "them on other data and mint again"
+        )
 
 
 @dataclass(frozen=True)
@@ -94,8 +121,11 @@ def unknown_training(minted: HandDataset, known: Sequence[HandDataset]) -> list[
         known: The files of the experiment.
 
     Returns:
-        Of "disentangler" and "checker" those whose training file is unknown; a file without a record counts as known.
+        Of "disentangler" and "checker" those whose training file is unknown, where the minted file does not tell what
+        they learned from (`check_leaks` has looked at it then); a file that names no training file counts as known.
     """
+    if saw(minted, minted) is not None:
+        return []
     checksums = {data.checksum for data in known}
     found = {name: str(minted.attrs.get(f"{name}_data_checksum", "")) for name in ("disentangler", "checker")}
     return [name for name, checksum in found.items() if checksum and checksum not in checksums]

@@ -52,6 +52,7 @@ from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.space import require_space
 from handaug.models.methods import load_run
+from handaug.models.seen import read_seen, seen_attribute
 
 __all__ = [
     "MIN_KEPT_SHARE",
@@ -251,7 +252,18 @@ def _attributes(mint: Mint) -> dict[str, Any]:
         "checker_data_checksum": mint.checkers.data_checksum,
         "label_error_threshold_px": mint.threshold,
         "label_checked": mint.config.check,
+        **_seen(mint),
     }
+
+
+def _seen(mint: Mint) -> dict[str, NDArray[np.int64]]:
+    """Groups and poses that disentangler and checkers learned from, as root attributes: a gain is measured on none of
+    them. Nothing where the disentangler keeps no record.
+    """
+    known = read_seen(mint.config.disentangler)
+    if known is None:
+        return {}
+    return {seen_attribute(field): np.union1d(ids, mint.checkers.seen[field]) for field, ids in known.items()}
 
 
 def _mint_all(mint: Mint, work: PartialOutput, job: Job, crew: Crew, progress: Progress) -> tuple[Tally, int]:

@@ -54,9 +54,9 @@ from handaug.data_specs.importers.job import import_dataset
 from handaug.data_specs.importers.options import ImportOptions
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import LEFT, RIGHT
-from handaug.models.estimators.seen import check_seen
 from handaug.models.fabric import check_precision
 from handaug.models.metrics import hand_box_sides
+from handaug.models.seen import check_seen
 from handaug.render.config import RenderConfig
 from handaug.render.job import render_dataset
 

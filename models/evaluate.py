@@ -19,7 +19,6 @@ from handaug.models.dvae.measure import evaluate_dvae
 from handaug.models.estimators import load_estimator
 from handaug.models.estimators.base import KIND
 from handaug.models.estimators.predict import Prediction, predict
-from handaug.models.estimators.seen import seen_rows
 from handaug.models.judge import measure_run
 from handaug.models.layered.api import LayeredDisentangler
 from handaug.models.methods import load_run, method_of_run
@@ -33,6 +32,7 @@ from handaug.models.metrics import (
     error_by_visibility,
     pck_curve,
 )
+from handaug.models.seen import seen_rows
 from handaug.models.trained import KIND as DISENTANGLER
 
 __all__ = ["evaluate_checkpoint", "is_estimator"]

@@ -24,7 +24,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
 from handaug.models.disentangle.config import DisentangleConfig
 from handaug.models.estimators import build_estimator
-from handaug.models.estimators.seen import write_seen
+from handaug.models.seen import write_seen
 
 
 def test_budgets_are_parsed_nested_and_refused(tmp_path: Path) -> None:
@@ -170,6 +170,7 @@ def test_an_interrupted_experiment_goes_on_to_the_same_figures(
         ({"minted_fraction": 0.0}, "--minted-fraction"),
         ({"minted_fraction": 1.5}, "--minted-fraction"),
         ({"minted_fraction": 0.03, "batch_size": 16}, "--minted-fraction 0.03: is no row of --batch-size 16"),
+        ({"minted_fraction": 0.97, "batch_size": 16}, "--minted-fraction 0.97: leaves no other row of --batch-size 16"),
         ({"batch_size": 1}, "--minted-fraction"),
         ({"label_budgets": "x"}, "--label-budgets"),
         *(({"weight_scale": scale}, f"--weight-scale {scale}") for scale in (0.0, -1.0, 1e-200, 1e200, np.inf)),
@@ -248,8 +249,15 @@ def test_minted_data_that_owe_no_label_serve_every_budget(tmp_path: Path) -> Non
         minted.attrs |= dict.fromkeys(sources - {owing}, renders.checksum)
         if owing:
             minted.attrs[owing] = HandDataset(real).checksum
-        assert owes_labels(minted, HandDataset(real)) is bool(owing)
-    assert owes_labels(HandDataset(path), HandDataset(real)), "does not say what its models were trained on"
+        assert owes_labels(minted, HandDataset(real), None) is bool(owing)
+    minted.attrs["checker_data_checksum"] = "of another file"
+    assert owes_labels(minted, HandDataset(real), renders), "it may be a copy of the real one"
+    minted.attrs |= dict.fromkeys(sources, renders.checksum)
+    minted.attrs["pose_source_checksum"] = "of more renders"
+    assert not owes_labels(minted, HandDataset(real), renders) and owes_labels(minted, HandDataset(real), None)
+    minted.attrs["appearance_source_checksum"] = HandDataset(real).checksum
+    assert owes_labels(minted, HandDataset(real), renders), "mixes were compared with their lenders' labels"
+    assert owes_labels(HandDataset(path), HandDataset(real), None), "does not say what its models were trained on"
     free = Path(shutil.copy(path, tmp_path / "free.h5"))
     with h5py.File(free, "r+") as file:
         file.attrs.update(dict.fromkeys(sources, renders.checksum))

@@ -18,7 +18,7 @@ from handaug.augment.gain_runs import BASELINE, CANDIDATE
 from handaug.augment.report import ReportData, _gain_curve
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
-from handaug.models.estimators.seen import write_seen
+from handaug.models.seen import write_seen
 
 
 def _config(folder: Path, **changed: Any) -> GainConfig:
@@ -122,7 +122,7 @@ def test_labels_beyond_a_budget_come_in_by_no_side_door(folder: Path) -> None:
     real, minted = HandDataset(folder / "real.h5", split="train"), HandDataset(folder / "minted.h5")
     sources = ("pose_source_checksum", "disentangler_data_checksum", "checker_data_checksum")
     minted.attrs |= dict.fromkeys(sources, "of the file that this one was cut from")
-    assert owes_labels(minted, real)
+    assert owes_labels(minted, real, None)
     check_budgets([6, 14, None], real, None, None, 0)
     rank, _ = pose_order(real, 0)
     inside, beyond = (HandDataset(real.path, rows=real.rows[which]) for which in (rank < 6, rank >= 6))
@@ -138,7 +138,7 @@ def test_labels_beyond_a_budget_come_in_by_no_side_door(folder: Path) -> None:
 def test_figures_and_report_are_those_of_the_budget_that_is_shown(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budgets, "owes_labels", lambda minted, real: False)
+    monkeypatch.setattr(budgets, "owes_labels", lambda minted, real, renders: False)
     shown: list[ReportData] = []
     monkeypatch.setattr(gain, "write_gain_report", lambda path, data: shown.append(data))
     figures = measure_gain(_config(folder, label_budgets="6"), folder / "pose", workers=1).figures

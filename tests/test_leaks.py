@@ -12,6 +12,8 @@ from handaug.augment.leaks import check_leaks, unknown_training
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.pictures import EVEN, pictures_of
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import RELATIONS
+from handaug.models.seen import seen_attribute
 
 
 def test_leaks_are_refused(tmp_path: Path) -> None:
@@ -70,6 +72,14 @@ def test_models_trained_on_a_file_that_nobody_gave_are_named(tmp_path: Path) -> 
     assert unknown_training(minted, [source]) == [], "a file without a record says nothing"
     minted.attrs |= {"disentangler_data_checksum": source.checksum, "checker_data_checksum": "another"}
     assert unknown_training(minted, [source]) == ["checker"]
+    train, val, test = (HandDataset(source.path, split=name) for name in ("train", "val", "test"))
+    minted.attrs |= {seen_attribute(field): train.read(field) for field in RELATIONS}
+    assert unknown_training(minted, [source]) == [], "it tells what its models learned from"
+    check_leaks([train, minted], test, val)
+    for rows, name in ((test, "test"), (val, "validation")):
+        minted.attrs[seen_attribute("group")] = np.append(train.read("group"), rows.read("group")[-1])
+        with pytest.raises(InputError, match=f"disentangler or checker learned from .* {name} rows"):
+            check_leaks([train, minted], test, val)
 
 
 def _renamed(path: Path) -> Path:

@@ -21,8 +21,10 @@ from handaug.augment.remix import RemixConfig, remix
 from handaug.augment.remix_work import Job, adopt, encode_rows, forget
 from handaug.data_specs.errors import WorkError
 from handaug.data_specs.reader import HandDataset
+from handaug.data_specs.schema import RELATIONS
 from handaug.data_specs.verify import verify_dataset
 from handaug.models.disentangle.api import load_disentangler
+from handaug.models.seen import seen_attribute
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 
@@ -67,6 +69,9 @@ def test_labels_are_those_of_the_pose_source_and_the_rest_of_the_appearance_sour
     assert set(pose.read("split")) == set(appearance.read("split")) == {0}
     assert not minted.has("depth") and not minted.has("occlusion")
     assert minted.attrs["pose_source_checksum"] == pose.checksum == minted.attrs["appearance_source_checksum"]
+    train = HandDataset(pose.path, split="train")
+    for name in RELATIONS:
+        assert np.array_equal(minted.attrs[seen_attribute(name)], np.unique(train.read(name)))
 
 
 def test_a_row_can_be_drawn_again_from_its_sources(home: Path, minted: HandDataset) -> None:

@@ -22,7 +22,9 @@ is absent, never zero; a joint that is not labelled is NaN with visibility 0.
   In renders of anny's hand an MCP is the middle of a metacarpal's head, the wrist lies at the creases, a tip about
   3 mm inside the skin; other sets differ ([datasets.md](datasets.md)).
 - **Root attributes**: `schema`, `kind` (rendered, minted, imported), `joints`, `config` (JSON that reproduces it),
-  `handaug_version`, `seed`, `complete`, `checksum` (of the content; `handaug verify` compares it).
+  `handaug_version`, `seed`, `complete`, `checksum` (of the content; `handaug verify` compares it). Of minted data also
+  the checksums of source files and models, and `models_saw_group` and `models_saw_pose_id`: what disentangler and
+  checker learned from, of which `train-pose` measures nothing.
 - Rows of one `group` lie in one split. Rendered rows of one `pose_id` share labels, camera and mask bit for bit.
 
 | path | dtype | shape of a row | meaning | in every file |

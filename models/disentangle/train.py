@@ -39,6 +39,7 @@ from handaug.models.heatmaps import render_heatmaps
 from handaug.models.loop import LOG, RESIDENT_BYTES, STATE, finite_values, run_training
 from handaug.models.networks import Discriminator, ImageDecoder, check_size, initialise
 from handaug.models.run_folder import RunFolder
+from handaug.models.seen import write_seen
 from handaug.models.trained import KIND, Parts
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ def train_disentangler(
             progress=progress,
             keep_state=keep_state,
         )
+        write_seen(run.folder, [train, *([] if more is None else [more])], start)
         return run.finish()
 
 

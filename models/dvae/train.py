@@ -31,6 +31,7 @@ from handaug.models.fabric import one_device
 from handaug.models.loop import RESIDENT_BYTES, STATE, finite_values, run_training
 from handaug.models.networks import check_size
 from handaug.models.run_folder import RunFolder
+from handaug.models.seen import write_seen
 from handaug.models.trained import KIND, Parts
 
 __all__ = ["train_dvae"]
@@ -196,6 +197,7 @@ def train_dvae(
         )
         _check_collapse(job)
         (run.folder / STATE).unlink()
+        write_seen(run.folder, [train, *([] if more is None else [more])], None)
         return run.finish()
 
 

@@ -25,6 +25,7 @@ from handaug.models.layered.pairs import WalkSampler
 from handaug.models.loop import RESIDENT_BYTES, finite_values, run_training
 from handaug.models.networks import check_size
 from handaug.models.run_folder import RunFolder
+from handaug.models.seen import write_seen
 from handaug.models.trained import KIND, Parts
 
 __all__ = ["train_layered"]
@@ -87,6 +88,7 @@ def train_layered(
         run_training(
             trainee, run.folder, steps=config.steps, validate_every=every, label="disentangle", progress=progress
         )
+        write_seen(run.folder, [train], None)
         return run.finish()
 
 

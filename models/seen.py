@@ -1,4 +1,4 @@
-"""What a checkpoint has seen: the groups and poses of its training rows, so that it is never tested on them."""
+"""What a model has seen: the groups and poses of its training rows, so that nothing of it is ever tested on them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import RELATIONS
 from handaug.data_specs.writer import write_atomically
 
-__all__ = ["SEEN", "check_seen", "read_seen", "seen_rows", "write_seen"]
+__all__ = ["SEEN", "check_seen", "read_seen", "seen_attribute", "seen_rows", "write_seen"]
 
 SEEN = "seen.safetensors"
 
@@ -44,8 +44,13 @@ def read_seen(folder: Path) -> dict[str, NDArray[np.int64]] | None:
     try:
         known: dict[str, NDArray[np.int64]] = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: is damaged or truncated; train the estimator again") from error
+        raise InputError(f"{path}: is damaged or truncated; train the model again") from error
     return known
+
+
+def seen_attribute(field: str) -> str:
+    """The root attribute of minted data that holds the ids of a field which the models behind it have seen."""
+    return f"models_saw_{field}"
 
 
 def seen_rows(folder: Path, rows: HandDataset) -> NDArray[np.bool_] | None:
