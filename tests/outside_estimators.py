@@ -68,6 +68,25 @@ class LossOfMissing(Tiny):
         return (self.keypoints(output) - keypoints).square().mean()
 
 
+class GradientOfMissing(Tiny):
+    """`where` keeps the loss finite, and NaN in what is behind it."""
+
+    def loss(self, output: Tensor, keypoints: Tensor, visibility: Tensor, weights: Tensor | None = None) -> Tensor:
+        square = (self.keypoints(output) - keypoints).square()
+        return torch.where(visibility[..., None] > 0, square, 0.0).mean()
+
+
+class Volumes(Tiny):
+    """With a 3D convolution, whose weights have five axes."""
+
+    def __init__(self, size: tuple[int, int], channels: int) -> None:
+        super().__init__(size, channels)
+        self.volume = nn.Conv3d(1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(self.volume(images[:, None])[:, 0])
+
+
 class NoGradient(Tiny):
     def loss(self, output: Tensor, *labels: Any) -> Tensor:
         return output.detach().mean()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from handaug.data_specs.reader import HandDataset
 from handaug.models import export_onnx as exporter
 from handaug.models.estimators import build_estimator, estimator_names, load_estimator, save_estimator
 from handaug.models.estimators.predict import predict
-from handaug.models.estimators.seen import write_seen
 from handaug.models.evaluate import evaluate_checkpoint
 from handaug.models.export_onnx import TOLERANCE, export_onnx
+from handaug.models.seen import write_seen
 
 OWN = "outside_estimators:good"
 
@@ -121,6 +122,10 @@ def test_nothing_is_written_that_differs_or_replaces(tmp_path: Path, monkeypatch
     monkeypatch.setattr(exporter, "TOLERANCE", -1.0)
     with pytest.raises(WorkError, match="differs from PyTorch"):
         export_onnx(checkpoint, out)
+    monkeypatch.setattr(exporter, "TOLERANCE", TOLERANCE)
+    monkeypatch.setattr(exporter, "_compare", lambda *_: float("nan"))
+    with pytest.raises(WorkError, match="differs from PyTorch by nan"):
+        export_onnx(checkpoint, out)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     out.write_text("mine")
     with pytest.raises(InputError, match="--overwrite"):
@@ -128,6 +133,9 @@ def test_nothing_is_written_that_differs_or_replaces(tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="no such folder"):
         export_onnx(checkpoint, tmp_path / "none" / "hand.onnx")
     monkeypatch.undo()
+    session: Any = SimpleNamespace(run=lambda _, feeds: [np.full((len(feeds["images"]), 2), np.nan)])
+    graph: Any = lambda images: [torch.zeros(len(images), 2)]  # noqa: E731
+    assert np.isnan(exporter._compare(graph, session, build_estimator("compact", size=(32, 32), channels=1)))
     told = CliRunner().invoke(export, [str(checkpoint), str(out), "--overwrite"])
     assert told.exit_code == 0 and "keypoints; onnxruntime and PyTorch differ by at most" in told.output
     assert onnx.load(out).graph.input[0].name == "images"

@@ -1,10 +1,12 @@
 """Estimators from outside: found, tried, trained, stored, refused; and the worked example of the documentation."""
 
+import hashlib
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
+import outside_estimators
 import pytest
 import torch
 from outside_estimators import Tiny
@@ -13,7 +15,7 @@ from toy import toy_arrays
 from handaug.data_specs.errors import InputError
 from handaug.models.checkpoint import save_model
 from handaug.models.estimators import build_estimator, load_estimator, plugins, save_estimator
-from handaug.models.estimators.plugins import named_failures
+from handaug.models.estimators.plugins import named_failures, source_digest
 from handaug.models.estimators.predict import predict
 from handaug.models.fit import Batch, fit_estimator
 
@@ -36,6 +38,13 @@ def test_a_factory_needs_no_base_class_and_draws_nothing_when_it_is_tried() -> N
     assert (estimator.size, estimator.channels, estimator.dimensions) == (SIZE, 1, 2)
     assert all(parameter.grad is None for parameter in estimator.parameters())
     assert _build("spatial").dimensions == 3
+    assert _build("Volumes")(torch.rand(2, 1, *SIZE)).shape == (2, 42)
+
+
+def test_a_source_is_known_by_its_file() -> None:
+    own = source_digest("outside_estimators:good")
+    assert own == hashlib.sha256(Path(outside_estimators.__file__).read_bytes()).hexdigest()
+    assert source_digest("compact") is None
 
 
 @pytest.mark.parametrize(
@@ -47,6 +56,7 @@ def test_a_factory_needs_no_base_class_and_draws_nothing_when_it_is_tried() -> N
         ("WrongShape", "keypoints are (2, 20, 2) for 2 images, must be (2, 21, 2)"),
         ("GivesNaN", "keypoints hold NaN"),
         ("LossOfMissing", "the loss is nan where a joint has visibility 0"),
+        ("GradientOfMissing", "the gradient is not finite where a joint has visibility 0"),
         ("NoGradient", "no gradient"),
         ("VectorLoss", "loss must be one number, is (2,)"),
         ("FailsForward", "RuntimeError: first line on"),

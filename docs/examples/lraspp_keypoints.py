@@ -1,7 +1,6 @@
 """A third-party network as a hand pose estimator: torchvision's LR-ASPP segmentation network, 21 classes, one a joint.
 
-    cd docs/examples
-    handaug train-pose --estimator lraspp_keypoints:factory
+    PYTHONPATH=docs/examples handaug train-pose --estimator lraspp_keypoints:factory
 
 A segmentation network gives each pixel a score for each class. Read as a map of places, the class of a joint is its
 heatmap: the softmax over the pixels says where the joint is, and its expectation is the place.

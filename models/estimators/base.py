@@ -133,6 +133,8 @@ def build_estimator(name: str, *, size: tuple[int, int], channels: int, **settin
         if outside is None:
             known = ", ".join((*estimator_names(), *entry_point_names()))
             raise InputError(f"--estimator {name}: choose one of {known}, or module:factory of your own")
+        if any(weight.dim() == 5 for weight in outside.parameters()):  # of volumes, which have no such layout
+            return outside
         return outside.to(memory_format=torch.channels_last)
     try:
         return _build_registered(name, size, channels, settings)

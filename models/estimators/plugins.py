@@ -4,12 +4,14 @@ The protocol is `docs/estimators.md`. A factory is called as `factory(size=(H, W
 `torch.nn.Module` with the methods of `handaug.models.estimators.Estimator`; it need not derive from that class.
 """
 
+import hashlib
 import importlib
 import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -23,7 +25,14 @@ if TYPE_CHECKING:
 
     from handaug.models.estimators.base import Estimator
 
-__all__ = ["ENTRY_POINTS", "build_outside", "entry_point_names", "is_factory", "named_failures"]
+__all__ = [
+    "ENTRY_POINTS",
+    "build_outside",
+    "entry_point_names",
+    "is_factory",
+    "named_failures",
+    "source_digest",
+]
 
 ENTRY_POINTS = "handaug.estimators"
 """Group of the entry points: name = "package.module:factory"."""
@@ -97,6 +106,20 @@ def build_outside(name: str, *, size: tuple[int, int], channels: int) -> "Estima
     except (Exception, SystemExit) as error:
         raise InputError(f"{flag}: raised {_short(error)} on trial images; see docs/estimators.md") from error
     return estimator
+
+
+def source_digest(name: str) -> str | None:
+    """SHA-256 of the file in which an estimator from outside is written; None for our own, and where there is no file.
+
+    Args:
+        name: As for `build_outside`, which has imported it.
+    """
+    point = _entry_points().get(name)
+    module = sys.modules.get(point.module if point is not None else name.partition(":")[0])
+    path = getattr(module, "__file__", None)
+    if path is None or (point is None and not is_factory(name)):
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @contextmanager
@@ -189,6 +212,12 @@ def _try_images(estimator: "Estimator", count: int, flag: str) -> None:
     if not loss.requires_grad:
         raise InputError(f"{flag}: the loss has no gradient; compute it from the output with torch operations")
     torch.autograd.backward(loss)
+    if any(p.grad is not None and not torch.isfinite(p.grad).all() for p in estimator.parameters()):
+        raise InputError(
+            f"{flag}: the gradient is not finite where a joint has visibility 0 and NaN for a place; replace such "
+            "places before computing with them (torch.where alone keeps NaN in its gradient)"
+        )
+    estimator.zero_grad(set_to_none=True)
 
 
 def _shape(flag: str, what: str, found: Any, wanted: tuple[int, ...]) -> None:
