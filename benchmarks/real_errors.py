@@ -52,7 +52,7 @@ def _draws(seeds: int, rows: int, block: int, replicates: int, seed: int) -> lis
     blocks = np.array_split(np.arange(rows), max(1, rows // block))
     return [
         (
-            rng.integers(seeds, size=seeds),
+            rng.integers(seeds, size=max(1, seeds - 1)),  # as in handaug.augment.bootstrap
             np.concatenate([blocks[k] for k in rng.integers(len(blocks), size=len(blocks))]),
         )
         for _ in range(replicates)
