@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -150,6 +150,8 @@ def _rebuild(kind: str, message: str, poses: str) -> Exception:
         return InputError(f"Blender cannot start here ({message}): run `handaug doctor`, it names what to install")
     if kind == "WorkError":
         return WorkError(message)
+    if kind in ("SceneError", "NoViewError"):
+        return SceneLostError(f"{poses}: {message}; finished shards are kept")
     return SceneLostError(
         f"rendering {poses} failed ({kind}: {message}); finished shards are kept, run the same command again"
     )
@@ -231,10 +233,15 @@ def run_local(
                     lost.append(error)
                     worker.end()
                     if len(lost) >= _LOST:  # not a scene's fault
-                        raise
+                        _tell(lost)
                     employ(worker.number, None)
+    _tell(lost)
+
+
+def _tell(lost: Sequence[SceneLostError]) -> None:
+    """Raise what became of the shards that were lost, if any."""
     if lost:
-        raise lost[0]
+        raise SceneLostError(str(lost[0]) + (f" (the first of {len(lost)} lost shards)" if lost[1:] else ""))
 
 
 def connect_dask(address: str) -> Any:
@@ -267,6 +274,9 @@ def run_dask(config: RenderConfig, shards: Iterable[Shard], client: Any, done: D
         shards: Numbers and files of the shards still to do.
         client: From `connect_dask`.
         done: Called with the number of images of each shard that is finished.
+
+    Raises:
+        InputError, WorkError: As of `run_local`; also where the cluster loses a shard.
     """
     import distributed
 
@@ -276,6 +286,7 @@ def run_dask(config: RenderConfig, shards: Iterable[Shard], client: Any, done: D
     waiting = iter(shards)
     collect: Any = distributed.as_completed
     futures = collect()
+    lost: list[SceneLostError] = []
 
     def submit() -> None:
         shard = next(waiting, None)
@@ -294,10 +305,16 @@ def run_dask(config: RenderConfig, shards: Iterable[Shard], client: Any, done: D
                 f"--scheduler: the cluster lost a shard ({type(error).__name__}); finished shards are kept, run the "
                 "same command again"
             ) from error
-        if kind:
-            raise WorkError(str(value)) if kind == "SceneLostError" else _rebuild(kind, str(value), "a shard")
-        done(int(value))
+        if kind == "SceneLostError":
+            lost.append(SceneLostError(str(value)))
+            if len(lost) >= _LOST:
+                _tell(lost)
+        elif kind:
+            raise _rebuild(kind, str(value), "a shard")
+        else:
+            done(int(value))
         submit()
+    _tell(lost)
 
 
 _dask_lock = threading.Lock()

@@ -23,6 +23,7 @@ __all__ = [
     "NEAREST",
     "CameraPreset",
     "NoViewError",
+    "SceneError",
     "describe_view",
     "place_hand",
     "to_camera",
@@ -55,7 +56,11 @@ _PATIENCE, _LONGER = 40, 1.02
 _REFUSALS = 16
 
 
-class NoViewError(WorkError):
+class SceneError(WorkError):
+    """A scene cannot be drawn as it is asked for; others may."""
+
+
+class NoViewError(SceneError):
     """Of many directions that a preset allows none was accepted."""
 
 
@@ -81,7 +86,8 @@ CAMERAS = {
     "close-up": CameraPreset((40.0, 60.0), ARM_TILT, (-1.0, 0.7), 5.0),
 }
 """The default draws directions uniformly over the sphere. Egocentric: from the wearer's head, the arm goes away from
-the camera, crops of a wide lens. Third-person: a person at 1 to 3 m. Close-up: a hand held into a near camera."""
+the camera, crops of a wide lens. Third-person: a person at 0.3 to 2 m, longer lenses. Close-up: a hand held into a near
+camera."""
 
 
 def place_hand(
@@ -107,7 +113,7 @@ def place_hand(
             would be seen.
 
     Raises:
-        WorkError: no draw of many met the preset; NoViewError, if many did and all were refused.
+        SceneError: no draw of many met the preset; NoViewError, if many did and all were refused.
 
     Returns:
         R (3, 3) and t (3,), metres: a point x of the posed hand stands at R @ x + t; K (3, 3) float32 intrinsics.
@@ -146,7 +152,7 @@ def place_hand(
                 break
         if draw >= _PATIENCE and nearest <= NEAREST:
             focal *= _LONGER
-    error = WorkError if refusals < _REFUSALS else NoViewError
+    error = SceneError if refusals < _REFUSALS else NoViewError
     raise error(f"no camera of {preset} shows the hand from where it may stand; choose another --camera")
 
 
