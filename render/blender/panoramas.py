@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import bpy
 import numpy as np
@@ -17,22 +17,23 @@ from handaug.render.scene import Appearance
 __all__ = ["MAP_WIDTH", "Panoramas"]
 
 Floats = NDArray[np.float32]
+Key = TypeVar("Key")
 MAP_WIDTH = 128
 """Of the panorama that lights, and of its importance map: one smaller than its picture misses small lamps."""
 _FINE = 1024
 """Widest panorama kept for the backdrop."""
-_KEPT = 24
+_KEPT, _KEPT_FILES = 24, 512
+"""Rooms, skies and fine pictures, up to 6 MB each; and files as they light, 0.2 MB each: a large one takes seconds to
+read, and every picture asks for one."""
 
 
 class Loaded(NamedTuple):
-    """One panorama."""
+    """One panorama, as it lights."""
 
     image: Any
-    """The coarse pixels, in Blender."""
+    """The pixels, in Blender."""
     coarse: Floats
     """(H, W, 3) linear, first row up."""
-    fine: Floats
-    """The same, for what stands behind the hand."""
 
 
 def _files(folder: str | None) -> list[Path]:
@@ -53,31 +54,60 @@ class Panoramas:
 
     def __init__(self, folder: str | None) -> None:
         self.files = _files(folder)
-        self._loaded: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
+        self._read: OrderedDict[int, Loaded] = OrderedDict()
+        self._made: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
+        self._fine: OrderedDict[int, Floats] = OrderedDict()
 
     def of(self, appearance: Appearance) -> Loaded:
-        """What an appearance stands in.
+        """What lights an appearance.
 
         Raises:
             InputError: Its file cannot be read.
         """
-        made = appearance.surrounding
+        made, number = appearance.surrounding, appearance.environment
+        if made is None:
+            if number not in self._read:
+                self._open(number)
+            self._read.move_to_end(number)
+            return self._read[number]
         # A rig's appearances share their room.
-        owner = ("look", appearance.number) if appearance.rig < 0 else ("rig", appearance.rig)
-        key = ("file", appearance.environment) if made is None else owner
-        if key not in self._loaded:
-            if len(self._loaded) >= _KEPT:
-                bpy.data.images.remove(self._loaded.popitem(last=False)[1].image)
-            if made is None:
-                self._loaded[key] = _load(self.files[appearance.environment])
-            else:
-                coarse = _average(made.radiance(directions(MAP_WIDTH, 2 * MAP_WIDTH)).astype(np.float32), MAP_WIDTH)
-                self._loaded[key] = Loaded(_as_image("{} {}".format(*key), coarse), coarse, coarse)
-        self._loaded.move_to_end(key)
-        return self._loaded[key]
+        key = ("look", appearance.number) if appearance.rig < 0 else ("rig", appearance.rig)
+        if key not in self._made:
+            coarse = _average(made.radiance(directions(MAP_WIDTH, 2 * MAP_WIDTH)).astype(np.float32), MAP_WIDTH)
+            _keep(self._made, key, Loaded(_as_image("{} {}".format(*key), coarse), coarse), _KEPT)
+        self._made.move_to_end(key)
+        return self._made[key]
+
+    def behind(self, number: int) -> Floats:
+        """Panorama `number` of the files, (H, W, 3) linear, first row up, as fine as it may stand behind a hand.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        if number not in self._fine:
+            self._open(number)
+        self._fine.move_to_end(number)
+        return self._fine[number]
+
+    def _open(self, number: int) -> None:
+        path = self.files[number]
+        coarse, fine = _load(path)
+        if number not in self._read:
+            _keep(self._read, number, Loaded(_as_image(path.stem, coarse), coarse), _KEPT_FILES)
+        if len(self._fine) >= _KEPT:
+            self._fine.popitem(last=False)
+        self._fine[number] = fine
 
 
-def _load(path: Path) -> Loaded:
+def _keep(kept: OrderedDict[Key, Loaded], key: Key, new: Loaded, most: int) -> None:
+    """Add one, and let the one go that was not asked for longest."""
+    if len(kept) >= most:
+        bpy.data.images.remove(kept.popitem(last=False)[1].image)
+    kept[key] = new
+
+
+def _load(path: Path) -> tuple[Floats, Floats]:
+    """Its pixels as they light and as they may stand behind a hand."""
     try:
         with quiet():
             file = bpy.data.images.load(str(path))
@@ -90,9 +120,7 @@ def _load(path: Path) -> Loaded:
     file.pixels.foreach_get(pixels)
     rgb = np.nan_to_num(pixels.reshape(height, width, file.channels)[::-1, :, :3], posinf=6e4, neginf=0)
     bpy.data.images.remove(file)
-    fine = _average(rgb, min(width, _FINE))
-    coarse = _average(rgb, min(width, MAP_WIDTH))
-    return Loaded(_as_image(path.stem, coarse), coarse, fine)
+    return _average(rgb, min(width, MAP_WIDTH)), _average(rgb, min(width, _FINE))
 
 
 def _as_image(name: str, pixels: Floats) -> Any:

@@ -97,7 +97,7 @@ class BlenderSession:
 
     def surrounding(self, appearance: Appearance) -> Surrounding:
         """What stands behind the hand: made by formula, or a panorama at most 1024 px wide."""
-        return appearance.surrounding or Panorama(self._panoramas.of(appearance).fine)
+        return appearance.surrounding or Panorama(self._panoramas.behind(appearance.environment))
 
     def lighting(self, appearance: Appearance) -> Floats:
         """(H, W, 3) linear, first row up, 128 px wide: what lights the hand."""
