@@ -152,10 +152,11 @@ def row_groups(rows: HandDataset) -> dict[str, list[str]]:
         out["skin (Monk)"] = [_range(tone, ((1, 3), (4, 5), (6, 7), (8, 10))) for tone in tones]
     if rows.has("shape") and "age" in list(rows.attrs["shape"]):
         ages = _named(rows, "shape", "age")
-        out["age"] = ["child" if age < 0.6 else "adult" if age < 0.85 else "old" for age in ages]
+        out["age"] = ["child" if age < 0.6 else "adult" if age < 0.8 else "old" for age in ages]
     if rows.has("pose_factors"):
         kinds = CHOICES["pose_kinds"]
-        out["pose"] = [kinds[int(kind)] for kind in _named(rows, "pose_factors", "pose_kind")]
+        known = _named(rows, "pose_factors", "pose_kind")
+        out["pose"] = ["grip" if kind < 0 else kinds[int(kind)] for kind in known]
     return out
 
 

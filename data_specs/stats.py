@@ -228,7 +228,14 @@ def _add_labels(found: dict[str, Histogram], rows: dict[str, NDArray[Any]], data
         names = [str(name) for name in dataset.attrs.get(field, [])]
         for column, name in enumerate(names if field in rows else []):
             if name in _NUMBERS or (name in found and found[name].categories is not None):
-                found[name].add(rows[field][:, column] - (name == "draws"))  # they begin with 1
+                found[name].add(_cells(name, rows[field][:, column]))
+
+
+def _cells(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Categories from 0 of what is stored from another number on."""
+    if name.endswith("environment"):  # -2 a sky, -1 a room, from 0 the panorama's number
+        return np.minimum(values, 0) + 2
+    return values - (name == "draws")  # they begin with 1
 
 
 def _add_joints(found: dict[str, Histogram], joints: Floats, rows: dict[str, NDArray[Any]]) -> None:

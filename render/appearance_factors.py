@@ -20,6 +20,7 @@ _AXES = {
     "motion": ("x", "y"),
 }
 """Of the fields that hold several numbers."""
+_SURROUNDINGS = ("environment", "rotation_w", "rotation_x", "rotation_y", "rotation_z")
 _PARTS: tuple[tuple[str, type], ...] = (
     ("", Skin),
     ("lamp_1_", Lamp),
@@ -37,17 +38,26 @@ def _names(kind: type, prefix: str) -> Iterator[str]:
 
 
 APPEARANCE_FACTORS = (
-    *("rig", "environment", "rotation_w", "rotation_x", "rotation_y", "rotation_z", "environment_share"),
+    *("rig", "environment_share"),
+    *(f"{prefix}{name}" for prefix in ("", "backdrop_") for name in _SURROUNDINGS),
     *(name for prefix, kind in _PARTS for name in _names(kind, prefix)),
 )
 """Names of the entries of the field `appearance_factors`: those of `scene.Appearance` and of its parts, where they are
-explained. Environment: number of the panorama, -1 a room, -2 a sky."""
+explained. Environment: number of the panorama, -1 a room, -2 a sky; that which lights the hand, and behind "backdrop_"
+that which stands behind it, if no picture does. They differ where looks share a rig."""
 
 
-def appearance_factors(a: Appearance) -> NDArray[np.float32]:
-    """What an appearance was drawn as, in the order of `APPEARANCE_FACTORS`; NaN where it has no second lamp."""
-    made = 0 if a.surrounding is None else -1 if isinstance(a.surrounding, Room) else -2
-    found: list[float] = [a.rig, made or a.environment, *a.rotation, a.environment_share]
+def appearance_factors(a: Appearance, behind: Appearance) -> NDArray[np.float32]:
+    """What an appearance was drawn as, in the order of `APPEARANCE_FACTORS`; NaN where it has no second lamp.
+
+    Args:
+        a: As it lights the hand.
+        behind: The same with its own surroundings in place of its rig's.
+    """
+    found: list[float] = [a.rig, a.environment_share]
+    for each in (a, behind):
+        made = 0 if each.surrounding is None else -1 if isinstance(each.surrounding, Room) else -2
+        found += [made or each.environment, *each.rotation]
     lamps = (*a.lamps, None)[:2]
     for (prefix, kind), part in zip(_PARTS, (a.skin, *lamps, a.backdrop, a.sensor), strict=True):
         if part is None:

@@ -52,12 +52,13 @@ def load_background(path: Path, *, longest: int = 1024) -> Floats:
         InputError: It is no image, cut short, or so large that decoding it would fill the memory.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is refused
-            file.draft("RGB", (longest, longest))  # a large JPEG is decoded small: ten times faster
-            image = _on_white(_eight_bits(ImageOps.exif_transpose(file)))
-            image.thumbnail((longest, longest), Image.Resampling.BOX)
-            stored = np.asarray(image, np.float32) / 255
+            with Image.open(path) as file:
+                file.draft("RGB", (longest, longest))  # a large JPEG is decoded small: ten times faster
+                image = _on_white(_eight_bits(ImageOps.exif_transpose(file)))
+                image.thumbnail((longest, longest), Image.Resampling.BOX)
+                stored = np.asarray(image, np.float32) / 255
     except Image.DecompressionBombError as error:
         raise InputError(f"--backgrounds {path}: has too many pixels to decode, make it smaller") from error
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:

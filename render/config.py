@@ -72,14 +72,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tones": tuple(TONES.default),
 }
 """Fields that hold weights, and what they choose from."""
-SCENE_VERSION = 9
+SCENE_VERSION = 10
 """Raised whenever the same config gives other pictures or labels, so that a render that an older handaug began is not
 gone on with. 2: joints seated (`render/seating.py`); 3: shorter last bones, pinches that meet, nails, no cut arms;
 4: hems and stripes that run straight, knuckles; 5: panoramas of 128 px (256) light the hand, lines
 and veins have four layouts and depend on age; 6: denoised in the window of the
 hand, lights told albedo and normals; tendons, folds in palms, thumbs that lie on fists; 7: wrinkles and tendons that
 depend on the pose, redder skin, fainter lines, wet skin that is no mirror, grips that touch; 8:
-sleeves that are wider over a glove; 9: the same pictures, `appearance_factors` hold more."""
+sleeves that are wider over a glove; 9: the same pictures, `appearance_factors` hold more; 10: no gloves brighter than
+pictures are exposed for, surfaces without a mosaic, surroundings behind the hand recorded, no kind of pose where a
+thing is held."""
 MIN_SIZE, MAX_SIZE = 16, 1024
 POSES_PER_SHARD = 16
 _PATTERN = (TRAIN, TRAIN, TRAIN, VAL, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN)

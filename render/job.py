@@ -52,6 +52,8 @@ _NAMES = {
             "clothing": CHOICES["clothing"],
             "jewellery": CHOICES["jewellery"],
             "surface": CHOICES["surfaces"],
+            "environment": ["sky", "room", "panorama"],
+            "backdrop_environment": ["sky", "room", "panorama"],
         }
     ),
 }

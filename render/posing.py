@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.data_specs.camera import project
-from handaug.data_specs.errors import WorkError
 from handaug.data_specs.schema import (
     LEFT,
     MASK_BACKGROUND,
@@ -39,7 +38,7 @@ from handaug.render.second_hand import Obstacle, place_beside
 from handaug.render.seeds import Factor, Kind, generator, identity
 from handaug.render.shares import AGES
 from handaug.render.tabletop import lay_behind
-from handaug.render.viewpoint import CAMERAS, NEAREST, NoViewError, describe_view, place_hand, to_camera
+from handaug.render.viewpoint import CAMERAS, NEAREST, NoViewError, SceneError, describe_view, place_hand, to_camera
 from handaug.render.wear import adorn, glove, sleeve
 
 __all__ = ["POSE_FACTORS", "LabelledHand", "optional_fields", "sample_hand"]
@@ -163,7 +162,7 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
             view, rows = _view(viewing, hands, model, config, preset)
             break
     else:
-        raise WorkError(f"no view without an arm's end was found in {_PLACES} draws; choose another --seed")
+        raise SceneError(f"no view without an arm's end was found in {_PLACES} draws; choose another --seed")
     if placed == "front":
         shown = [x for hand in view.hands for x in (hand.hand.vertices, *(t.vertices for t in hand.things))]
         prop = put_in_front(occluding, view.hands[0].hand.joints, view.camera, np.concatenate(shown))
@@ -237,7 +236,7 @@ def _make(
     if holding is not None:
         grip = hold(holding, model, rest, angles, HELD)
         if grip is not None:
-            angles = grip.pose
+            angles, factors["pose_kind"] = grip.pose, -1  # the fingers lie as the thing wants them
             things.append(_as_thing(grip.prop))
             factors["object"] = list(PROPS).index(grip.prop.kind)
     posed = model.pose(rest, angles)
@@ -264,7 +263,7 @@ def _beside(config: RenderConfig, model: HandModel, rest: RestHand, rng: Any, dr
         place = place_beside(draw, obstacle, first.hand, second.hand, model.quads)
         if place is not None:
             return second.moved(place.turn, place.origin)
-    raise WorkError(f"no place for a second hand was found in {_PLACES} draws; choose another --seed")
+    raise SceneError(f"no place for a second hand was found in {_PLACES} draws; choose another --seed")
 
 
 def _obstacle(model: HandModel, hand: _Posed) -> Obstacle:

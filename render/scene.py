@@ -214,7 +214,7 @@ class Thing:
     quads: NDArray[np.int32]
     """(F, 4) vertex numbers, counter-clockwise seen from outside."""
     paint: NDArray[np.float32]
-    """(F, 3) albedo."""
+    """(F, 3) albedo of faces, or (F, 4, 3) of their corners, between which it runs on."""
     roughness: float
     metallic: float
     part: int | NDArray[np.uint8]
@@ -226,9 +226,12 @@ class Thing:
 
     def moved(self, turn: NDArray[np.floating[Any]], origin: NDArray[np.floating[Any]]) -> "Thing":
         """After x -> turn @ x + origin; where that mirrors, the faces are wound the other way round."""
-        quads = np.ascontiguousarray(self.quads[:, [0, 3, 2, 1]]) if np.linalg.det(turn) < 0 else self.quads
+        quads, paint = self.quads, self.paint
+        if np.linalg.det(turn) < 0:
+            quads = np.ascontiguousarray(quads[:, [0, 3, 2, 1]])
+            paint = paint if paint.ndim == 2 else paint[:, [0, 3, 2, 1]]
         vertices = (self.vertices.astype(np.float64) @ np.asarray(turn, np.float64).T + origin).astype(np.float32)
-        return replace(self, vertices=vertices, quads=quads)
+        return replace(self, vertices=vertices, quads=quads, paint=paint)
 
 
 @dataclass(frozen=True, eq=False)

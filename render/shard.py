@@ -43,6 +43,8 @@ class _Look(NamedTuple):
     """An appearance, and what follows from it alone."""
 
     appearance: Appearance
+    own: Appearance
+    """As it would be with surroundings of its own, which stand behind the hand; else that of its rig lights it."""
     light: Light
     behind: Floats
     """(size, size, 3) exposed."""
@@ -103,7 +105,7 @@ class ShardRenderer:
         shared = {
             "images": np.stack(images),
             "appearance_id": np.array([look.appearance.identity for look in worn], np.int64),
-            "appearance_factors": np.stack([appearance_factors(look.appearance) for look in worn]),
+            "appearance_factors": np.stack([appearance_factors(look.appearance, look.own) for look in worn]),
             "image_id": np.array([identity("image", pose_id, look.appearance.identity) for look in worn], np.int64),
         }
         each = [{**{name: _times(value, len(worn)) for name, value in own.items()}, **shared} for own in hand.rows]
@@ -127,7 +129,7 @@ class ShardRenderer:
         behind = backdrop(own, seen, self._session.surrounding(own), image, config.size)
         if len(self._looks) >= max(1, _KEPT_BYTES // behind.nbytes):
             self._looks.popitem(last=False)
-        self._looks[number] = _Look(appearance, light, behind)
+        self._looks[number] = _Look(appearance, own, light, behind)
         return self._looks[number]
 
     def _appearance(self, number: int, rig: int) -> Appearance:

@@ -66,7 +66,7 @@ def lay_behind(rng: np.random.Generator, kind: str, hand: Floats, solid: Floats)
     return Thing(
         vertices.astype(np.float32),
         quads.astype(np.int32),
-        np.clip(paint, 0.005, 0.9).astype(np.float32),
+        _at_corners(np.clip(paint, 0.005, 0.9).astype(np.float32))[quads],
         float(rng.uniform(0.25, 0.95)),
         0.0,
         PROP,
@@ -97,6 +97,13 @@ def _spread(low: float, high: float) -> Floats:
     even = np.linspace(low, high, _CELLS + 1)
     share = float(np.clip(_FINEST / max(np.diff(steps).min(), 1e-9), 0, 1))
     return np.asarray((1 - share) * steps + share * even)
+
+
+def _at_corners(paint: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(corners, 3) means of the cells (cells, 3) about each corner of the grid: one colour a cell shows as a mosaic."""
+    wide = np.pad(paint.reshape(_CELLS, _CELLS, 3), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    corners = (wide[1:, 1:] + wide[:-1, 1:] + wide[1:, :-1] + wide[:-1, :-1]) / 4
+    return np.asarray(corners.reshape(-1, 3), np.float32)
 
 
 def _within(rows: Floats, columns: Floats) -> Floats:

@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 _AROUND = 40
 _FOREARM = SEGMENTS.index("forearm")
 _APART = 0.002  # metres between a watch and a cuff
+_BRIGHTEST = 0.35  # albedo of gloves: pictures are exposed for skin, and white cloth would be blank
 _HEM = 1.4  # thickness of a hem in that of its cloth
 _SPARE = 0.001  # metres more over a glove: the arm leaves a tight sleeve, which is an ellipse, by some tenths of that
 _ROUND = 0.008  # metres, about: half the thickness of a finger
@@ -102,6 +103,7 @@ def glove(rng: np.random.Generator, model: HandModel, posed: PosedHand) -> Thing
     elif kind == "leather":
         browns = [(0.02, 0.015, 0.012), (0.12, 0.05, 0.02), (0.35, 0.2, 0.08)]
         colour = np.array(browns[int(rng.integers(3))]) * rng.uniform(0.7, 1.3)
+    colour, second = (each * min(1.0, _BRIGHTEST / each.max()) for each in (colour, second))
     coat, every = None, np.concatenate([np.arange(len(used)), hem])  # the vertices that are turned in come last
     if kind == "coated":
         coat = Coat(second, _ROUND * facing[every, 2])

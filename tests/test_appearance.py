@@ -43,9 +43,9 @@ def test_identities_differ_between_numbers_seeds_and_libraries() -> None:
     assert len(found) == 200 and all(0 <= i < 2**63 for i in found)
 
 
-def recorded(a: Appearance) -> dict[str, float]:
+def recorded(a: Appearance, behind: Appearance | None = None) -> dict[str, float]:
     assert len(set(APPEARANCE_FACTORS)) == len(APPEARANCE_FACTORS)
-    return dict(zip(APPEARANCE_FACTORS, appearance_factors(a).tolist(), strict=True))
+    return dict(zip(APPEARANCE_FACTORS, appearance_factors(a, behind or a).tolist(), strict=True))
 
 
 def test_every_number_of_an_appearance_is_recorded_under_its_name() -> None:
@@ -58,6 +58,11 @@ def test_every_number_of_an_appearance_is_recorded_under_its_name() -> None:
         assert [known[f"lamp_1_direction_{axis}"] for axis in "xyz"] == pytest.approx(a.lamps[0].direction)
         assert math.isnan(known["lamp_2_share"]) == (len(a.lamps) == 1)
         assert [known[f"rotation_{axis}"] for axis in "wxyz"] == pytest.approx(a.rotation)
+        assert all(known[f"backdrop_{name}"] == known[name] for name in ("environment", "rotation_w", "rotation_z"))
+    lit, behind = many(2)
+    known = recorded(lit, behind)
+    assert known["environment"] == lit.environment and known["backdrop_environment"] == behind.environment
+    assert [known[f"backdrop_rotation_{axis}"] for axis in "wxyz"] == pytest.approx(behind.rotation)
     a = next(a for a in many(20) if len(a.lamps) == 2)
     known = recorded(a)
     first, second = a.lamps

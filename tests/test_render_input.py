@@ -154,9 +154,33 @@ from handaug.render.backdrop import check_pictures
 from handaug.render.blender.panoramas import _load
 for folder in sys.argv[1:]:
     check_pictures(folder, None)
-    loaded = _load(Path(folder) / "a.exr")
-    np.savez(Path(folder) / "loaded.npz", coarse=loaded.coarse, fine=loaded.fine)
+    coarse, fine = _load(Path(folder) / "a.exr")
+    np.savez(Path(folder) / "loaded.npz", coarse=coarse, fine=fine)
 """
+
+
+EVICT = """
+import sys
+from types import SimpleNamespace
+from handaug.render.blender import panoramas
+panoramas._KEPT, panoramas._KEPT_FILES = 1, 2
+found = panoramas.Panoramas(sys.argv[1])
+seen = []
+for number in (0, 1, 2, 0, 2, 1):
+    look = SimpleNamespace(surrounding=None, environment=number, number=number, rig=-1)
+    loaded = found.of(look)
+    seen.append((number, float(loaded.coarse.mean()), float(found.behind(number).mean()), loaded.image.pixels[0]))
+    assert len(found._read) <= 2 and len(found._fine) == 1
+for number, *means in seen:
+    assert all(abs(mean - (1 + number)) < 1e-3 for mean in means), seen
+"""
+
+
+def test_panoramas_that_were_let_go_come_back_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "some" / f"{number}.exr"), np.full((16, 32, 3), 1 + number, np.float32))
+    subprocess.run([sys.executable, "-P", "-c", EVICT, tmp_path / "some"], check=True, timeout=200)
 
 
 def test_pixels_that_are_no_numbers_are_black(tmp_path: Path) -> None:
@@ -268,23 +292,33 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 CRASH = """
 import os, signal
+from handaug.render.viewpoint import SceneError
 import handaug.render.posing as posing
 draw = posing.sample_hand
 def sample_hand(config, model, pose):
     if pose == 20:
-        os.kill(os.getpid(), signal.SIGSEGV)
+        {}
     return draw(config, model, pose)
 posing.sample_hand = sample_hand
 """
 
 
-def test_a_worker_that_dies_on_one_scene_leaves_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", ("SIGSEGV", "poses 16 to 31", "run the same command again")),
+        ("raise SceneError('no view; choose another --seed')", ("poses 16 to 31: no view; choose another --seed",)),
+    ],
+)
+def test_a_scene_that_kills_its_worker_or_cannot_be_drawn_leaves_the_rest(
+    tmp_path: Path, what: str, told: tuple[str, ...]
+) -> None:
     """Every shard but the one with that scene is made."""
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "sitecustomize.py").write_text(CRASH)
+    (tmp_path / "broken" / "sitecustomize.py").write_text(CRASH.format(what))
     out = tmp_path / "out.h5"
     done = handaug("render", out, "--poses", "33", *SMALL, PYTHONPATH=str(tmp_path / "broken"))
-    refused(done, 1, "SIGSEGV", "poses 16 to 31", "run the same command again")
+    refused(done, 1, *told)
     kept = sorted(p.name for p in (tmp_path / "out.h5.partial").glob("shard-*.h5"))
     assert kept == ["shard-000000.h5", "shard-000002.h5"] and not out.exists()
 

@@ -30,7 +30,10 @@ def test_everything_stands_between_surface_and_camera(seed: int, kind: str) -> N
     sight = -hand.mean(0) / np.linalg.norm(hand.mean(0))
     assert normal @ sight > 0.24
     assert sheet.mask == MASK_BACKGROUND
-    assert sheet.paint.min() > 0 and sheet.paint.max() < 1 and len(sheet.paint) == len(sheet.quads)
+    assert sheet.paint.min() > 0 and sheet.paint.max() < 1 and sheet.paint.shape == (len(sheet.quads), 4, 3)
+    corners = np.full((len(sheet.vertices), 3), np.nan)
+    corners[sheet.quads] = sheet.paint
+    np.testing.assert_array_equal(corners[sheet.quads], sheet.paint, "faces that share a corner agree in its colour")
     foot = hand.mean(0) - (hand.mean(0) @ normal - level) * normal
     assert np.linalg.norm(sheet.vertices - foot, axis=1).min() < 0.02, "it reaches below the hand"
 

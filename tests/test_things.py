@@ -425,3 +425,11 @@ def _volume(vertices: NDArray[Any], quads: NDArray[Any]) -> float:
     """Signed; of an open thing about its own middle."""
     a, b, c = np.moveaxis((vertices - vertices.mean(0)).astype(float)[triangles_of(quads)], 1, 0)
     return float(np.einsum("ti,ti->", a, np.cross(b, c)) / 6)
+
+
+def test_a_hand_that_holds_something_has_no_kind_of_pose(model: HandModel) -> None:
+    config = RenderConfig(occluders=True, occluder_kinds="held", pose_kinds="open", seed=4)
+    for pose in range(4):
+        drawn = posing.sample_hand(config, model, pose)
+        known = dict(zip(posing.POSE_FACTORS, drawn.rows[0]["pose_factors"].tolist(), strict=True))
+        assert (known["pose_kind"] == -1) == (known["object"] >= 0)
