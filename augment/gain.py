@@ -33,7 +33,7 @@ from handaug.augment.parallel import one_thread, run_trainings, side_by_side
 from handaug.augment.prefetch import makers
 from handaug.augment.report import name_seeds, write_gain_report
 from handaug.augment.transforms import TrainTransform
-from handaug.data_specs.errors import InputError
+from handaug.data_specs.errors import HandaugError, InputError
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.writer import write_atomically
 from handaug.models.estimators import Estimator
@@ -65,6 +65,8 @@ class GainResult:
             f"gain {gain['mean']:+.1f} % (95 % interval {low:+.1f} to {high:+.1f}, {name_seeds(gain['n_seeds'])}): "
             f"{gain['metric']}"
         )
+        mse = self.figures["gain_mse"]
+        out.append("by mean square error {:+.1f} % ({:+.1f} to {:+.1f})".format(mse["mean"], *mse["ci95"]))
         out.append(f"{self.folder / 'gain.json'}, {self.folder / 'report.html'}")
         return out
 
@@ -107,22 +109,7 @@ def measure_gain(
         return GainResult(out, _read_figures(out / "gain.json"))
     with run:
         _expect(config, data, estimator, budgets, device, progress, workers)
-        made = [
-            make_budget_data(
-                budget,
-                data.real,
-                data.minted,
-                run.folder,
-                renders=data.renders,
-                seed=config.seed,
-                checker=config.checker,
-                disentangle=config.disentangle,
-                device=device,
-                progress=progress,
-                workers=workers,
-            )
-            for budget in budgets
-        ]
+        made = [_data_of(budget, config, data, run.folder, device, progress, workers) for budget in budgets]
         _train_all(config, estimator, made, data, run.folder, device, progress, workers)
         figures, shown = measure_runs(
             config,
@@ -137,6 +124,34 @@ def measure_gain(
         write_gain_report(run.folder / "report.html", shown)
         run.finish()
     return GainResult(out, figures)
+
+
+def _data_of(
+    budget: int | None,
+    config: GainConfig,
+    data: GainData,
+    folder: Path,
+    device: str,
+    progress: Progress,
+    workers: int | None,
+) -> BudgetData:
+    """The data of one budget; what it fails of names the budget, since the others may do without it."""
+    try:
+        return make_budget_data(
+            budget,
+            data.real,
+            data.minted,
+            folder,
+            renders=data.renders,
+            seed=config.seed,
+            checker=config.checker,
+            disentangle=config.disentangle,
+            device=device,
+            progress=progress,
+            workers=workers,
+        )
+    except HandaugError as error:
+        raise type(error)(f"--label-budgets {budget}: {error}") from error
 
 
 def _expect(

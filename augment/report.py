@@ -285,7 +285,7 @@ def name_seeds(count: int) -> str:
 def write_gain_report(path: Path, data: ReportData) -> None:
     """Write the report beside gain.json."""
     figures = data.figures
-    gain, plain, facts = figures["gain"], figures["gain_plain"], figures["data"]
+    gain, plain, mse, facts = figures["gain"], figures["gain_plain"], figures["gain_mse"], figures["data"]
     low, high = gain["ci95"]
     metric = gain["metric"][0].upper() + gain["metric"][1:]
     verdict = (
@@ -302,7 +302,8 @@ def write_gain_report(path: Path, data: ReportData) -> None:
 <p><span class="gain">{gain["mean"]:+.1f} %</span>
 <span class="sub">error reduction, 95 % interval {low:+.1f} to {high:+.1f}, {name_seeds(gain["n_seeds"])}. {verdict}
 </span></p>
-<p>{html.escape(metric)}. Positive is better. Without albumentations in either arm:
+<p>{html.escape(metric)}. Positive is better. By mean square error: {mse["mean"]:+.1f} %
+({mse["ci95"][0]:+.1f} to {mse["ci95"][1]:+.1f}). Without albumentations in either arm:
 {plain["mean"]:+.1f} % ({plain["ci95"][0]:+.1f} to {plain["ci95"][1]:+.1f}).</p>
 <p class="sub">{facts["train_rows"]:,} real train rows ({facts["train_poses"]:,} poses),
 {facts["minted_rows"]:,} minted rows, {facts["validation_rows"]:,} validation rows,

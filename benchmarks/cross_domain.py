@@ -18,11 +18,11 @@ from handaug.cli.common import run_script
 
 def main() -> int:
     parser = Parser(description=__doc__)
-    add_options(parser)
+    add_options(parser, "cross-domain")
     parser.add_argument("--source-poses", type=positive, default=1000)
     given = parser.parse_args()
     files = prepare(given, source_poses=given.source_poses)
-    data = ("--real", files.source, "--test", files.target, "--out", given.out / "cross-domain")
+    data = ("--real", files.source, "--test", files.target, "--out", given.out / given.run)
     handaug("train-pose", *data, *training_options(given, files))
     return 0
 

@@ -6,8 +6,8 @@ The target of `headset.py` plays real: it is trained on, at each budget with the
 Minted images show poses of renders in the looks of its unlabelled train images, so they are the same at each budget.
 Further arms add the renders as they are, which tells how much of a gain is their poses and how much the look, and both.
 
-Ends with what `handaug train-pose` prints; the curve over budgets is in `OUT/few-labels/report.html`. A run that was
-stopped goes on with the same command.
+Ends with what `handaug train-pose` prints; the curve over budgets is in `OUT/few-labels/report.html` (`--run`). A run
+that was stopped goes on with the same command.
 """
 
 from commands import Parser, handaug
@@ -18,11 +18,11 @@ from handaug.cli.common import run_script
 
 def main() -> int:
     parser = Parser(description=__doc__)
-    add_options(parser)
+    add_options(parser, "few-labels")
     parser.set_defaults(label_budgets="25,100")
     given = parser.parse_args()
     files = prepare(given)
-    data = ("--real", files.target, "--out", given.out / "few-labels")
+    data = ("--real", files.target, "--out", given.out / given.run)
     handaug("train-pose", *data, *training_options(given, files))
     return 0
 

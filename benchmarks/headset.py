@@ -52,9 +52,10 @@ class Recordings:
     """Renders that help; where bare commands expect them."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every scenario."""
+def add_options(parser: argparse.ArgumentParser, run: str) -> None:
+    """Options of every scenario; `run` is the name of the experiment's folder where none is given."""
     parser.add_argument("out", type=Path, help="folder of everything; scenarios may share one")
+    parser.add_argument("--run", default=run, help="the experiment's folder in OUT; another one for other settings")
     parser.add_argument("--seeds", type=positive, default=5)
     parser.add_argument("--steps", type=positive, default=8000, help="of each estimator")
     parser.add_argument("--label-budgets", default="all", help="in poses, as in train-pose: 25,100,all")

@@ -86,6 +86,10 @@ def test_gain_json_is_as_the_contract_says(experiment: tuple[Path, GainResult]) 
         figures["arms"][arm]["epe_mean_px"] for arm in ("real+albumentations", "real+minted+albumentations")
     )
     assert figures["gain"]["mean"] == pytest.approx(100 * (1 - candidate / base), rel=1e-5)
+    base, candidate = (
+        figures["arms"][arm]["mse_mean_square_px2"] for arm in ("real+albumentations", "real+minted+albumentations")
+    )
+    assert figures["gain_mse"]["mean"] == pytest.approx(100 * (1 - candidate / base), rel=1e-5)
     assert [point["poses"] for point in figures["curve"]] == [10]
     assert "plays real" in figures["first_line"]
     assert not (folder / "pose.partial").exists()
@@ -112,7 +116,8 @@ def test_report_is_one_file_that_loads_nothing(experiment: tuple[Path, GainResul
     assert '<meta name="viewport"' in page and page.count('auto"><table') == page.count("<table")
     for arm in ARMS:
         assert arm.name in page
-    assert f"{experiment[1].figures['gain']['mean']:+.1f} %" in page
+    for name in ("gain", "gain_plain", "gain_mse"):
+        assert f"{experiment[1].figures[name]['mean']:+.1f} %" in page
 
 
 def test_a_finished_experiment_is_not_repeated_and_another_is_not_overwritten(
