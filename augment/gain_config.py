@@ -184,11 +184,23 @@ def open_data(config: GainConfig) -> GainData:
         if more is not None and bool(more.attrs.get("label_checked", checked)) != checked:
             how = "mint without --no-check" if checked else "mint with --no-check"
             raise InputError(f"{flag} {more.path}: its labels were {'not ' * checked}checked; {how}")
+    if data.unchecked is not None:
+        _check_alike(data.minted, data.unchecked)
     learned = [rows for rows in (data.minted, data.renders, data.unchecked) if rows is not None]
     for rows in (data.test, *learned):
         check_fits(rows, data.real.size, data.real.channels, str(data.real.path))
     check_leaks([data.real, *learned], data.test, data.validation)
     return data
+
+
+def _check_alike(minted: HandDataset, unchecked: HandDataset) -> None:
+    """Minted data with and without the check differ in the check alone, as far as the files tell."""
+    for name in ("pose_source_checksum", "appearance_source_checksum", "disentangler_fingerprint", "seed"):
+        if name in minted.attrs and name in unchecked.attrs and minted.attrs[name] != unchecked.attrs[name]:
+            raise InputError(
+                f"--unchecked {unchecked.path}: has another {name} than {minted.path}, so the two arms would differ in "
+                "more than the check; mint both by the same command, one with --no-check"
+            )
 
 
 def check_start(config: GainConfig, data: GainData) -> str:

@@ -51,6 +51,10 @@ def test_checked_and_unchecked_minted_rows_are_not_confused(tmp_path: Path, chec
     wrong = replace(right, minted=files[False]) if checked else replace(right, unchecked=files[True])
     with pytest.raises(InputError, match="--minted .*all.h5" if checked else "--unchecked .*checked.h5"):
         open_data(wrong)
+    with h5py.File(files[checked], "r+") as file:
+        file.attrs["seed"] = 99
+    with pytest.raises(InputError, match=r"--unchecked .*all.h5: has another seed than .*differ in more than the check"):
+        open_data(right)
 
 
 def _config(folder: Path, **changed: Any) -> GainConfig:
