@@ -167,6 +167,18 @@ def test_a_copy_of_x_scores_what_its_pixels_say(dvae_runs: dict[str, Path], data
     assert figures["copy_psnr_db"] == pytest.approx(-10 * np.log10((difference**2).mean().item()), rel=1e-4)
 
 
+def test_rows_without_a_place_are_not_drawn(dvae_runs: dict[str, Path], data: Path) -> None:
+    model = load_dvae(dvae_runs["dvae"])
+    rows = read_rows(HandDataset(data), "wrist")
+    x = rows.triples[:, 0]
+    gone = rows.poses.placed.clone()
+    gone[torch.from_numpy(x[: len(x) // 2])] = False
+    left = replace(rows, triples=rows.triples[gone.numpy()[x]])
+    some = measure(model, replace(rows, poses=replace(rows.poses, placed=gone)))
+    assert 0 < len(left.triples) < len(rows.triples)
+    assert some["pair_psnr_db"] == measure(model, left)["pair_psnr_db"]
+
+
 def error_mm(poses: Tensor, rows: Rows) -> float:
     """Mean distance of 3DPose (N, 63) from the labels over the joints that count, written out."""
     distance = (poses - rows.poses.pose3d).view(-1, 21, 3).norm(dim=-1) * rows.poses.scale[:, None] * 1000

@@ -266,10 +266,13 @@ def _relabel(model: Dvae, rows: Rows) -> dict[str, Tensor]:
 
 
 def _measure_images(model: Dvae, rows: Rows, reads: bool) -> dict[str, float]:
-    every, tagged = np.arange(len(rows)), np.flatnonzero(rows.tags >= 0)
+    # Where a row's labels do not say where the hand lies, they cannot be drawn by a model that asks for it.
+    usable = rows.poses.placed.cpu().numpy() if model.places_hands else np.ones(len(rows), bool)
+    every, tagged = np.flatnonzero(usable), np.flatnonzero((rows.tags >= 0) & usable)
     out: dict[str, float] = {}
-    if model.config.z_u:
-        out["image_l1"] = float((_draw(model, rows, every, every) - rows.images.float() / 255.0).abs().mean())
+    if model.config.z_u and len(every):
+        true = rows.images[every].float() / 255.0
+        out["image_l1"] = float((_draw(model, rows, every, every) - true).abs().mean())
     if len(tagged):
         drawn = _draw(model, rows, tagged, rows.tags[tagged])
         if not model.config.z_u:
@@ -279,8 +282,9 @@ def _measure_images(model: Dvae, rows: Rows, reads: bool) -> dict[str, float]:
             found = [model.estimate(drawn[block], some.poses.side[block]) for block in _blocks(len(some))]
             predicted = {name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}
             out["synth_pose3d_epe_mean_mm"] = compare(predicted, some).figures()["pose3d_epe_mean_mm"]
-    if len(rows.triples) and rows.hand is not None:
-        x, y, z = rows.triples.T
+    triples = rows.triples[usable[rows.triples[:, 0]]]
+    if len(triples) and rows.hand is not None:
+        x, y, z = triples.T
         true, inside = rows.images[z].float() / 255.0, rows.hand[z]
         out["pair_psnr_db"] = _psnr(_draw(model, rows, x, y), true, inside)
         out["copy_psnr_db"] = _psnr(rows.images[x].float() / 255.0, true, inside)
