@@ -125,6 +125,15 @@ def test_a_walk_starts_and_ends_where_it_says(runs: dict[str, Path], data: Path)
     assert np.abs(content[0] - cell(image, 0, 4)).max() <= 1 and np.abs(content[1] - cell(image, 1, 4)).max() <= 1
 
 
+def test_a_model_that_places_no_hands_walks_without_skeletons(data: Path, tmp_path: Path) -> None:
+    """3DPose x content, the paper's own factors."""
+    config = tiny("dvae", factors=(("pose3d", 6), ("content", 5)))
+    model = load_run(train_dvae(data, tmp_path / "run", config))
+    poses, appearances = rows_of(data, [0, 4]), rows_of(data, [2, 6])
+    for sheet in (walk_sheet(model, poses, appearances, steps=3), transfer_sheet(model, poses, appearances)):
+        assert sheet.image.std() > 0 and sheet.figures == {}
+
+
 def test_appearances_from_the_prior(runs: dict[str, Path], data: Path, tmp_path: Path) -> None:
     arguments = [data, "--device", "cpu", "--appearances", "prior", "--n-appearances", "3", "--n-poses", "2"]
     done = handaug("transfer", *arguments, "--checkpoint", runs["dvae-zu"], "--out", tmp_path / "p.png")
