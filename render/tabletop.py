@@ -57,7 +57,8 @@ def lay_behind(rng: np.random.Generator, kind: str, hand: Floats, solid: Floats)
     shift = rng.uniform(-0.6, 0.6, 2) * (half - 0.1)  # the hand is over it, seldom in its middle
     lines = [_spread(-half[k] + shift[k], half[k] + shift[k]) for k in range(2)]
     grid = np.stack(np.meshgrid(*lines, indexing="ij"), -1)
-    paint = _PATTERNS[kind](rng)(_within(lines[0], lines[1])).reshape(_CELLS**2, _WITHIN**2, 3).mean(1)
+    # Of the corners, between which colours run on: one colour a cell shows as a mosaic.
+    paint = _PATTERNS[kind](rng)(_within(*map(_about, lines))).reshape((_CELLS + 1) ** 2, _WITHIN**2, 3).mean(1)
     row = np.arange(_CELLS)[:, None] * (_CELLS + 1) + np.arange(_CELLS)
     first = row.reshape(-1, 1)
     # u to the right and v away from the viewer of a sheet that faces him: counter-clockwise is +u first.
@@ -66,7 +67,7 @@ def lay_behind(rng: np.random.Generator, kind: str, hand: Floats, solid: Floats)
     return Thing(
         vertices.astype(np.float32),
         quads.astype(np.int32),
-        _at_corners(np.clip(paint, 0.005, 0.9).astype(np.float32))[quads],
+        np.clip(paint, 0.005, 0.9).astype(np.float32)[quads],
         float(rng.uniform(0.25, 0.95)),
         0.0,
         PROP,
@@ -99,18 +100,16 @@ def _spread(low: float, high: float) -> Floats:
     return np.asarray((1 - share) * steps + share * even)
 
 
-def _at_corners(paint: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(corners, 3) means of the cells (cells, 3) about each corner of the grid: one colour a cell shows as a mosaic."""
-    wide = np.pad(paint.reshape(_CELLS, _CELLS, 3), ((1, 1), (1, 1), (0, 0)), mode="edge")
-    corners = (wide[1:, 1:] + wide[:-1, 1:] + wide[1:, :-1] + wide[:-1, :-1]) / 4
-    return np.asarray(corners.reshape(-1, 3), np.float32)
+def _about(line: Floats) -> Floats:
+    """Borders halfway between the places of a line, and its ends: of the stretches that colour its places."""
+    return np.concatenate([line[:1], (line[1:] + line[:-1]) / 2, line[-1:]])
 
 
 def _within(rows: Floats, columns: Floats) -> Floats:
     """(cells * _WITHIN^2, 2) places spread evenly over each cell, cell after cell."""
     share = (np.arange(_WITHIN) + 0.5) / _WITHIN
     u, v = (line[:-1, None] + np.diff(line)[:, None] * share for line in (rows, columns))
-    shape = (_CELLS, _CELLS, _WITHIN, _WITHIN)
+    shape = (len(rows) - 1, len(columns) - 1, _WITHIN, _WITHIN)
     at = [np.broadcast_to(u[:, None, :, None], shape), np.broadcast_to(v[None, :, None, :], shape)]
     return np.asarray(np.stack(at, -1).reshape(-1, 2), np.float64)
 
