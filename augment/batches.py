@@ -139,7 +139,7 @@ def epoch_order(total: int, seed: int, kind: int, first: int, count: int) -> NDA
 
 
 def check_share(flag: str, share: float, batch_size: int) -> None:
-    """Refuse a share of the slots that is less than one, or all of them: an arm of two kinds of rows would have one.
+    """Refuse a share of the slots that is less than one: arms that differ in it would be the same.
 
     Args:
         flag: The option that gives the share.
@@ -148,8 +148,6 @@ def check_share(flag: str, share: float, batch_size: int) -> None:
     """
     if round(share * batch_size) < 1:
         raise InputError(f"{flag} {share:g}: is no row of --batch-size {batch_size}; raise one of the two")
-    if round(share * batch_size) >= batch_size:
-        raise InputError(f"{flag} {share:g}: leaves no other row of --batch-size {batch_size}; lower it")
 
 
 class TrainingBatches:

@@ -99,6 +99,11 @@ class GainConfig:
         if not 0 < self.minted_fraction <= 1:
             raise InputError(f"--minted-fraction {self.minted_fraction}: give a share above 0 and up to 1")
         check_share("--minted-fraction", self.minted_fraction, self.batch_size)
+        if round(self.minted_fraction * self.batch_size) >= self.batch_size:
+            raise InputError(
+                f"--minted-fraction {self.minted_fraction:g}: leaves no other row of --batch-size {self.batch_size}; "
+                "lower it, or ask for --arms minted"
+            )
         if self.weight_scale is not None and not 1e-6 <= self.weight_scale <= 1e6:
             raise InputError(f"--weight-scale {self.weight_scale}: give a number of pixels from 1e-6 to 1e6")
         if not 0 < self.lr < 1:
