@@ -96,8 +96,8 @@ class GainConfig:
         for name, flag in (("seeds", "--seeds"), ("steps", "--steps"), ("batch_size", "--batch-size")):
             if getattr(self, name) < 1:
                 raise InputError(f"{flag} {getattr(self, name)}: give a number of at least 1")
-        if not 0 < self.minted_fraction <= 1:
-            raise InputError(f"--minted-fraction {self.minted_fraction}: give a share above 0 and up to 1")
+        if not 0 < self.minted_fraction < 1:
+            raise InputError(f"--minted-fraction {self.minted_fraction}: give a share above 0 and below 1")
         check_share("--minted-fraction", self.minted_fraction, self.batch_size)
         if round(self.minted_fraction * self.batch_size) >= self.batch_size:
             raise InputError(

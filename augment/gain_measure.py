@@ -135,9 +135,11 @@ def _point(
 ) -> dict[str, Any]:
     """Everything about one budget; each arm with albumentations is also set against the baseline."""
 
-    def gain(candidate: str, baseline: str, metric: str, power: int = 1) -> dict[str, Any]:
-        sums = [ErrorSums.of(errors[name] ** power, groups) for name in (baseline, candidate)]
-        found = relative_gain(*sums, replicates=config.replicates, seed=config.seed)
+    sums = {name: ErrorSums.of(values, groups) for name, values in errors.items()}
+    squares = {name: ErrorSums.of(errors[name] ** 2, groups) for name in (BASELINE, CANDIDATE)}
+
+    def gain(candidate: str, baseline: str, metric: str, of: dict[str, ErrorSums] = sums) -> dict[str, Any]:
+        found = relative_gain(of[baseline], of[candidate], replicates=config.replicates, seed=config.seed)
         return _gain_json(found, metric)
 
     others = [name for name in arms if name.endswith("+albumentations") and name not in (BASELINE, CANDIDATE)]
@@ -150,7 +152,7 @@ def _point(
         "minted_rows": len(budget.minted),
         "gain": gain(CANDIDATE, BASELINE, METRIC),
         "gain_plain": gain("real+minted", "real", _OF.format("real+minted", "real")),
-        "gain_mse": gain(CANDIDATE, BASELINE, _SQUARE, power=2),
+        "gain_mse": gain(CANDIDATE, BASELINE, _SQUARE, squares),
         "comparisons": [
             {"candidate": one, "baseline": other, **gain(one, other, _OF.format(one, other))} for one, other in pairs
         ],

@@ -15,7 +15,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.pictures import EVEN, pictures_of
 from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import RELATIONS, TRAIN
-from handaug.models.seen import seen_attribute
+from handaug.models.seen import related, seen_attribute
 
 __all__ = ["check_leaks", "saw", "shared_rows", "unknown_training"]
 
@@ -58,14 +58,10 @@ def saw(minted: HandDataset, rows: HandDataset) -> NDArray[np.bool_] | None:
     """Which rows share a group or a pose with what the models behind a minted file learned from; None where the file
     keeps no record of it.
     """
-    names = [seen_attribute(field) for field in RELATIONS]
-    if not set(names) <= set(minted.attrs):
+    names = {field: seen_attribute(field) for field in RELATIONS}
+    if not set(names.values()) <= set(minted.attrs):
         return None
-    found = np.zeros(len(rows), bool)
-    for field, name in zip(RELATIONS, names, strict=True):
-        if rows.has(field):
-            found |= np.isin(rows.read(field), minted.attrs[name])
-    return found
+    return related(rows, {field: minted.attrs[name] for field, name in names.items()})
 
 
 def _check_models(minted: HandDataset, part: "_HeldOut") -> None:

@@ -1,6 +1,6 @@
 """What a model has seen: the groups and poses of its training rows, so that nothing of it is ever tested on them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from handaug.data_specs.reader import HandDataset
 from handaug.data_specs.schema import RELATIONS
 from handaug.data_specs.writer import write_atomically
 
-__all__ = ["SEEN", "check_seen", "read_seen", "seen_attribute", "seen_rows", "write_seen"]
+__all__ = ["SEEN", "check_seen", "read_seen", "related", "seen_attribute", "seen_rows", "write_seen"]
 
 SEEN = "seen.safetensors"
 
@@ -56,12 +56,15 @@ def seen_attribute(field: str) -> str:
 def seen_rows(folder: Path, rows: HandDataset) -> NDArray[np.bool_] | None:
     """Rows that share a group or a pose with what a checkpoint has seen; None where it keeps no record."""
     known = read_seen(folder)
-    if known is None:
-        return None
+    return None if known is None else related(rows, known)
+
+
+def related(rows: HandDataset, known: Mapping[str, NDArray[np.int64]]) -> NDArray[np.bool_]:
+    """Rows that share an id with known ones, by field."""
     found = np.zeros(len(rows), bool)
-    for field in RELATIONS:
-        if field in known and rows.has(field):
-            found |= np.isin(rows.read(field), known[field])
+    for field, ids in known.items():
+        if rows.has(field):
+            found |= np.isin(rows.read(field), ids)
     return found
 
 

@@ -217,7 +217,6 @@ def _try_images(estimator: "Estimator", count: int, flag: str) -> None:
             f"{flag}: the gradient is not finite where a joint has visibility 0 and NaN for a place; replace such "
             "places before computing with them (torch.where alone keeps NaN in its gradient)"
         )
-    estimator.zero_grad(set_to_none=True)
 
 
 def _shape(flag: str, what: str, found: Any, wanted: tuple[int, ...]) -> None:
