@@ -11,8 +11,9 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ class GainResult:
         gain = self.figures["gain"]
         low, high = gain["ci95"]
         out = [self.figures["first_line"]]
-        out += [f"{name}: {arm['epe_mean_px']:.3f} px" for name, arm in self.figures["arms"].items()]
+        for name, arm in self.figures["arms"].items():
+            length = f", best on validation with {arm['steps']:,} steps" if "by_steps" in self.figures else ""
+            out.append(f"{name}: {arm['epe_mean_px']:.3f} px{length}")
         out.append(
             f"gain {gain['mean']:+.1f} % (95 % interval {low:+.1f} to {high:+.1f}, {name_seeds(gain['n_seeds'])}): "
             f"{gain['metric']}"
@@ -177,12 +180,14 @@ def _expect(
         fit(lambda _: made, steps=_TIMED_STEPS)
         learning = (time.perf_counter() - start) / _TIMED_STEPS
     each = max(learning, making / beside) if beside else learning + making
-    runs = config.seeds * sum(len(config.arms_of("all" if budget is None else str(budget))) for budget in budgets)
+    arms = sum(len(config.arms_of("all" if budget is None else str(budget))) for budget in budgets)
+    runs, steps = config.seeds * arms * len(config.steps), config.seeds * arms * sum(config.steps)
+    lengths = " or ".join(f"{length:,}" for length in config.steps)
     mints = any(budget is not None for budget in budgets) and owes_labels(data.minted, data.real, data.renders)
     more = ", and what it takes to mint for the smaller budgets" if mints else ""
     progress.note(
-        f"train-pose: {runs} runs of {config.steps} steps on {device}, about "
-        f"{1.1 * runs * config.steps * each / side_by_side(runs, device, workers) / 60:.0f} min{more}"
+        f"train-pose: {runs} runs of {lengths} steps on {device}, about "
+        f"{1.1 * steps * each / side_by_side(runs, device, workers) / 60:.0f} min{more}"
     )
 
 
@@ -199,7 +204,7 @@ def _train_all(
     """Train every arm with every seed at every budget; `estimator` only tells which labels are read."""
     training = Training(
         config.recipe,
-        config.steps,
+        config.steps[0],
         config.batch_size,
         config.lr,
         config.checkpoints,
@@ -209,7 +214,7 @@ def _train_all(
         config.precision,
     )
     validation = RowPool([data.validation])
-    trainings = []
+    trainings, total = [], 0
     for budget in made:
         real = data.pool([budget.real], estimator)
         arms = config.arms_of(budget.name)
@@ -217,25 +222,25 @@ def _train_all(
         pools = {
             names: data.pool(rows, estimator, config.weight_scale) if rows else None for names, rows in extras.items()
         }
-        for number in range(config.seeds):
-            for arm in arms:
-                trainings.append(
-                    partial(
-                        train_run,
-                        run_folder(folder, budget, arm, number),
-                        arm,
-                        number,
-                        config.seed,
-                        training,
-                        real,
-                        pools[arm.extra],
-                        validation,
-                        [*([] if arm.alone else [budget.real]), *extras[arm.extra]],
-                    )
+        for number, arm, steps in product(range(config.seeds), arms, config.steps):
+            total += steps
+            trainings.append(
+                partial(
+                    train_run,
+                    run_folder(config, folder, budget, arm, steps, number),
+                    arm,
+                    number,
+                    config.seed,
+                    replace(training, steps=steps),
+                    real,
+                    pools[arm.extra],
+                    validation,
+                    [*([] if arm.alone else [budget.real]), *extras[arm.extra]],
                 )
+            )
     run_trainings(
         trainings,
-        steps=len(trainings) * config.steps,
+        steps=total,
         label=f"{len(trainings)} runs",
         device=device,
         progress=progress,

@@ -22,7 +22,7 @@ from handaug.models.estimators.plugins import source_digest
 from handaug.models.fabric import check_precision
 from handaug.models.seen import check_seen
 
-__all__ = ["GainConfig", "GainData", "check_start", "default_training", "identity", "open_data"]
+__all__ = ["GainConfig", "GainData", "check_start", "default_training", "identity", "open_data", "parse_steps"]
 
 _FILES = ("real", "minted", "test", "renders", "unchecked", "backbone")
 
@@ -35,6 +35,22 @@ def default_training(device: str) -> dict[str, int]:
     as nothing has converged (docs/results.md).
     """
     return {"steps": 10_000, "batch_size": 64} if device.startswith("cuda") else {"steps": 2400, "batch_size": 16}
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Optimiser steps, or several lengths separated by commas, in any order.
+
+    Example:
+        >>> parse_steps("4000,1000")
+        (1000, 4000)
+
+    Raises:
+        InputError: Something else.
+    """
+    try:
+        return tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError as error:
+        raise InputError(f"--steps {text}: give a number, or several with commas between, like 1000,4000") from error
 
 
 @dataclass(frozen=True)
@@ -63,8 +79,9 @@ class GainConfig:
     """The module:factory that may be imported where the checkpoint to go on from names one (--trust)."""
     seeds: int = 3
     """Seeds of each arm (--seeds)."""
-    steps: int = 4000
-    """Optimiser steps of each run (--steps)."""
+    steps: tuple[int, ...] = (4000,)
+    """Optimiser steps of each run (--steps). Of several lengths every arm is trained at each, and counts at the one
+    that is best for it on validation."""
     batch_size: int = 16
     """Rows in a step (--batch-size)."""
     lr: float = 2e-3
@@ -93,9 +110,14 @@ class GainConfig:
     """Disentanglers of the smaller budgets; sized for device and data by default."""
 
     def __post_init__(self) -> None:
-        for name, flag in (("seeds", "--seeds"), ("steps", "--steps"), ("batch_size", "--batch-size")):
+        for name, flag in (("seeds", "--seeds"), ("batch_size", "--batch-size")):
             if getattr(self, name) < 1:
                 raise InputError(f"{flag} {getattr(self, name)}: give a number of at least 1")
+        given = ",".join(map(str, self.steps))
+        if not self.steps or list(self.steps) != sorted(set(self.steps)):
+            raise InputError(f"--steps {given}: give different numbers in rising order")
+        if self.steps[0] < self.checkpoints:
+            raise InputError(f"--steps {given}: train at least {self.checkpoints} steps, one for each checkpoint")
         if not 0 < self.minted_fraction < 1:
             raise InputError(f"--minted-fraction {self.minted_fraction}: give a share above 0 and below 1")
         check_share("--minted-fraction", self.minted_fraction, self.batch_size)
@@ -109,8 +131,6 @@ class GainConfig:
         if not 0 < self.lr < 1:
             raise InputError(f"--lr {self.lr}: give a learning rate between 0 and 1")
         check_precision(self.precision)
-        if self.checkpoints > self.steps:
-            raise InputError(f"--steps {self.steps}: train at least {self.checkpoints} steps, one for each checkpoint")
         if self.trust is not None and self.recipe.start is None:
             raise InputError(f"--trust {self.trust}: --estimator {self.estimator} is no checkpoint; leave --trust out")
         parse_budgets(self.label_budgets)
@@ -227,6 +247,7 @@ def identity(config: GainConfig, data: GainData) -> dict[str, Any]:
     settings = asdict(config)
     for name in _FILES:
         settings.pop(name)
+    settings["steps"] = list(config.steps)  # as it is read from a file
     settings.pop("trust")  # the checkpoint's weights say which
     settings["disentangle"] = config.disentangle.to_json() if config.disentangle else None
     start = config.recipe.start

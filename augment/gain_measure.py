@@ -1,6 +1,6 @@
 """Opening the test rows, once, for every stored run of a gain experiment: figures of the arms, gains, the curve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handaug.augment.batches import RowPool
-from handaug.augment.bootstrap import ErrorSums, Gain, relative_gain
+from handaug.augment.bootstrap import ErrorSums, relative_gain
 from handaug.augment.budgets import BudgetData
 from handaug.augment.gain_config import GainConfig, GainData, identity
 from handaug.augment.gain_runs import BASELINE, CANDIDATE, Arm, predict_run, validation_of
@@ -25,16 +25,17 @@ from handaug.models.metrics import (
     keypoint_distances,
 )
 
-__all__ = ["METRIC", "measure_runs", "run_folder"]
+__all__ = ["METRIC", "best_length", "measure_runs", "run_folder"]
 
 METRIC = "reduction of the mean joint error (EPE in px, joints with visibility >= 1) against real+albumentations, %"
 _OF = "reduction of the mean joint error (EPE in px, joints with visibility >= 1) of {} against {}, %"
 _SQUARE = "reduction of the mean square joint error (px^2, joints with visibility >= 1) against real+albumentations, %"
 
 
-def run_folder(folder: Path, budget: BudgetData, arm: Arm, number: int) -> Path:
-    """Where the run of an arm with a seed is stored."""
-    return folder / "runs" / budget.name / arm.name / f"seed-{number}"
+def run_folder(config: GainConfig, folder: Path, budget: BudgetData, arm: Arm, steps: int, number: int) -> Path:
+    """Where the run of an arm with a seed is stored; of several lengths each has its folder."""
+    length = (f"steps-{steps}",) if len(config.steps) > 1 else ()
+    return folder.joinpath("runs", budget.name, arm.name, *length, f"seed-{number}")
 
 
 def measure_runs(
@@ -65,50 +66,75 @@ def measure_runs(
     groups = data.test.read("group")
     curve: list[dict[str, Any]] = []
     shown: _Shown | None = None
-    total = config.seeds * sum(len(config.arms_of(budget.name)) for budget in made)
+    total = config.seeds * len(config.steps) * sum(len(config.arms_of(budget.name)) for budget in made)
     with progress.task("test", total, "runs") as advance:
+
+        def predict(path: Path) -> Prediction:
+            found = predict_run(path, config.recipe, test, device)
+            advance(1)
+            return found
+
         for budget in made:
             predicted: dict[str, NDArray[np.float32]] = {}
             arms: dict[str, Any] = {}
+            at_length: dict[int, dict[str, NDArray[np.float64]]] = {steps: {} for steps in config.steps}
             for arm in config.arms_of(budget.name):
-                folders = [run_folder(folder, budget, arm, k) for k in range(config.seeds)]
-                found = []
-                for path in folders:
-                    found.append(predict_run(path, config.recipe, test, device))
-                    advance(1)
-                predicted[arm.name] = np.stack([one.keypoints for one in found])
-                arms[arm.name] = _arm_figures(found, test, data.test, [validation_of(path) for path in folders])
-            errors = {
-                name: np.stack([keypoint_distances(one, test.keypoints_2d, test.visibility) for one in points])
-                for name, points in predicted.items()
-            }
+                runs = {
+                    steps: [run_folder(config, folder, budget, arm, steps, k) for k in range(config.seeds)]
+                    for steps in config.steps
+                }
+                validation = {steps: [validation_of(path) for path in runs[steps]] for steps in config.steps}
+                best = best_length(validation)
+                for steps in config.steps:
+                    found = [predict(path) for path in runs[steps]]
+                    points = np.stack([one.keypoints for one in found])
+                    at_length[steps][arm.name] = np.stack(
+                        [keypoint_distances(one, test.keypoints_2d, test.visibility) for one in points]
+                    )
+                    if steps == best:
+                        predicted[arm.name] = points
+                        arms[arm.name] = {"steps": steps, **_arm_figures(found, test, data.test, validation[steps])}
+            errors = {name: at_length[arm["steps"]][name] for name, arm in arms.items()}
             point = _point(config, budget, arms, errors, groups)
+            if len(config.steps) > 1:
+                point["steps"] = {name: arm["steps"] for name, arm in arms.items()}
+                point["by_steps"] = [_equal_steps(config, steps, at_length[steps], groups) for steps in config.steps]
             curve.append(point)
             if shown is None or budget.poses >= shown.budget.poses:
                 shown = _Shown(budget, point, errors, predicted)
     assert shown is not None, "there is at least one budget"
-    best = shown.point
+    largest = shown.point
     figures = {
         "first_line": first_line,
-        "arms": best["arms"],
-        "gain": best["gain"],
-        "gain_plain": best["gain_plain"],
-        "gain_mse": best["gain_mse"],
-        "comparisons": best["comparisons"],
+        "arms": largest["arms"],
+        "gain": largest["gain"],
+        "gain_plain": largest["gain_plain"],
+        "gain_mse": largest["gain_mse"],
+        "comparisons": largest["comparisons"],
+        **({"by_steps": largest["by_steps"]} if "by_steps" in largest else {}),
         "curve": [{**p, "arms": {name: arm["epe_mean_px"] for name, arm in p["arms"].items()}} for p in curve],
         "data": {
             "train_rows": len(shown.budget.real),
-            "train_poses": best["poses"],
+            "train_poses": largest["poses"],
             "validation_rows": len(data.validation),
             "test_rows": len(data.test),
             "test_groups": len(np.unique(groups)),
-            "minted_rows": best["minted_rows"],
+            "minted_rows": largest["minted_rows"],
             **({"renders_rows": len(data.renders)} if data.renders else {}),
             **({"unchecked_rows": len(data.unchecked)} if data.unchecked else {}),
         },
         "config": identity(config, data),
     }
     return figures, ReportData(figures, shown.errors, shown.predicted, test, shown.budget.minted.path)
+
+
+def best_length(validation: Mapping[int, Sequence[Sequence[float]]]) -> int:
+    """The number of steps of the lowest validation error: of each seed its best checkpoint, in the mean over seeds.
+
+    Args:
+        validation: Of each length the validation errors (seeds, checkpoints); the shorter of two equal ones is taken.
+    """
+    return min(sorted(validation), key=lambda steps: float(np.mean([min(seed) for seed in validation[steps]])))
 
 
 @dataclass(frozen=True)
@@ -139,8 +165,7 @@ def _point(
     squares = {name: ErrorSums.of(errors[name] ** 2, groups) for name in (BASELINE, CANDIDATE)}
 
     def gain(candidate: str, baseline: str, metric: str, of: dict[str, ErrorSums] = sums) -> dict[str, Any]:
-        found = relative_gain(of[baseline], of[candidate], replicates=config.replicates, seed=config.seed)
-        return _gain_json(found, metric)
+        return _gain(config, of[candidate], of[baseline], metric)
 
     others = [name for name in arms if name.endswith("+albumentations") and name not in (BASELINE, CANDIDATE)]
     pairs = [*((name, BASELINE) for name in others), *((CANDIDATE, name) for name in others)]
@@ -160,8 +185,21 @@ def _point(
     }
 
 
-def _gain_json(gain: Gain, metric: str) -> dict[str, Any]:
-    return {"metric": metric, "mean": gain.mean, "ci95": list(gain.ci95), "n_seeds": gain.n_seeds}
+def _equal_steps(
+    config: GainConfig, steps: int, errors: dict[str, NDArray[np.float64]], groups: NDArray[np.int64]
+) -> dict[str, Any]:
+    """The headline's gain where all arms have been trained for the same number of steps."""
+    baseline, candidate = (ErrorSums.of(errors[name], groups) for name in (BASELINE, CANDIDATE))
+    return {
+        "steps": steps,
+        "gain": _gain(config, candidate, baseline, METRIC),
+        "arms": {name: float(np.nanmean(values)) for name, values in errors.items()},
+    }
+
+
+def _gain(config: GainConfig, candidate: ErrorSums, baseline: ErrorSums, metric: str) -> dict[str, Any]:
+    found = relative_gain(baseline, candidate, replicates=config.replicates, seed=config.seed)
+    return {"metric": metric, "mean": found.mean, "ci95": list(found.ci95), "n_seeds": found.n_seeds}
 
 
 def _arm_figures(

@@ -42,6 +42,7 @@ _REFUSALS = {
     "label_error": "for their label error",
 }
 _KINDS = ("visible", "hidden")
+_LENGTHS = {False: "same steps", True: "the same lengths tried, the best of them by validation"}
 _HISTOGRAM_ROWS = 200_000
 _SHOWN = 6
 _WIDE = '<div style="overflow-x:auto">'
@@ -89,10 +90,11 @@ def _pck_and_validation(data: ReportData) -> str:
     left, right = figure.subplots(1, 2)
     for name, errors in data.errors.items():
         left.plot(PX_GRID, 100 * pck_curve(errors, PX_GRID), color=_COLOURS[name], label=name, lw=2)
-        steps = np.array(data.figures["arms"][name]["validation_px"])
-        spread = np.arange(1, steps.shape[1] + 1) * data.figures["config"]["steps"] / steps.shape[1]
-        right.plot(spread, steps.mean(0), color=_COLOURS[name], lw=2, marker="o", ms=3)
-        right.fill_between(spread, steps.min(0), steps.max(0), color=_COLOURS[name], alpha=0.15, lw=0)
+        arm = data.figures["arms"][name]
+        found = np.array(arm["validation_px"])
+        steps = np.arange(1, found.shape[1] + 1) * arm["steps"] / found.shape[1]
+        right.plot(steps, found.mean(0), color=_COLOURS[name], lw=2, marker="o", ms=3)
+        right.fill_between(steps, found.min(0), found.max(0), color=_COLOURS[name], alpha=0.15, lw=0)
     left.set(
         xlabel="threshold, px", ylabel="joints within it, %", title="PCK on the test rows", xlim=(0, 30), ylim=(0, 101)
     )
@@ -249,6 +251,29 @@ def _table(data: ReportData) -> str:
     return f"{_WIDE}<table><tr><th>arm</th>{head}</tr>{''.join(rows)}</table></div>"
 
 
+def _lengths(data: ReportData) -> str:
+    """Every arm at every length, where there are several."""
+    points = data.figures.get("by_steps", [])
+    if not points:
+        return ""
+    best = {name: arm["steps"] for name, arm in data.figures["arms"].items()}
+    rows = []
+    for point in points:
+        cells = "".join(
+            f"<td><b>{error:.3f}</b></td>" if best[name] == point["steps"] else f"<td>{error:.3f}</td>"
+            for name, error in point["arms"].items()
+        )
+        low, high = point["gain"]["ci95"]
+        gain = f"<td>{point['gain']['mean']:+.1f} % ({low:+.1f} to {high:+.1f})</td>"
+        rows.append(f"<tr><th>{point['steps']:,} steps</th>{cells}{gain}</tr>")
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in best)
+    return (
+        "<h2>Lengths</h2><p>Every arm was trained at every length; bold is the one that was best for it on validation, "
+        "by which the headline counts it. EPE mean on the test rows, px, and the headline's gain had all arms been "
+        f"trained alike.</p>{_WIDE}<table><tr><th></th>{head}<th>gain</th></tr>{''.join(rows)}</table></div>"
+    )
+
+
 def _comparisons(data: ReportData) -> str:
     """Every other pair of arms with albumentations that was compared."""
     rows = []
@@ -297,6 +322,7 @@ def write_gain_report(path: Path, data: ReportData) -> None:
         if low <= 0 <= high
         else "There is no interval."
     )
+    tuned = len(figures["config"]["steps"]) > 1
     body = f"""<p class="first">{html.escape(figures["first_line"])}</p>
 <h1>Does minted data make the pose estimator better?</h1>
 <p><span class="gain">{gain["mean"]:+.1f} %</span>
@@ -307,11 +333,12 @@ def write_gain_report(path: Path, data: ReportData) -> None:
 {plain["mean"]:+.1f} % ({plain["ci95"][0]:+.1f} to {plain["ci95"][1]:+.1f}).</p>
 <p class="sub">{facts["train_rows"]:,} real train rows ({facts["train_poses"]:,} poses),
 {facts["minted_rows"]:,} minted rows, {facts["validation_rows"]:,} validation rows,
-{facts["test_rows"]:,} test rows in {facts["test_groups"]:,} groups. All arms: same steps, same initial
+{facts["test_rows"]:,} test rows in {facts["test_groups"]:,} groups. All arms: {_LENGTHS[tuned]}, same initial
 weights and order for each seed, best of the same number of checkpoints on validation; the test rows were opened once,
 at the end.</p>
 <h2>Arms</h2>{_table(data)}
 {_comparisons(data)}
+{_lengths(data)}
 <h2>Curves</h2>{_pck_and_validation(data)}
 {_per_joint(data)}
 {_gain_curve(data)}

@@ -25,7 +25,7 @@ from commands import handaug, make_folder, positive, share
 from numpy.typing import NDArray
 
 from handaug.augment.checker import default_checker_config, train_checkers
-from handaug.augment.gain_config import GainConfig
+from handaug.augment.gain_config import GainConfig, parse_steps
 from handaug.cli.common import RichProgress, pick_device
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser, run: str) -> None:
     parser.add_argument("out", type=Path, help="folder of everything; scenarios may share one")
     parser.add_argument("--run", default=run, help="the experiment's folder in OUT; another one for other settings")
     parser.add_argument("--seeds", type=positive, default=5)
-    parser.add_argument("--steps", type=positive, default=8000, help="of each estimator")
+    parser.add_argument("--steps", default="8000", help="of each estimator, as in train-pose: 1000,8000")
     parser.add_argument("--label-budgets", default="all", help="in poses, as in train-pose: 25,100,all")
     parser.add_argument("--precision", help="of the estimators' arithmetic, as in train-pose")
     parser.add_argument("--minted-fraction", type=share, default=0.5, help="of a batch, where labels are few or alike")
@@ -81,7 +81,7 @@ def prepare(given: argparse.Namespace, *, source_poses: int = 0) -> Recordings:
         renders=files.help,
         arms=given.arms,
         seeds=given.seeds,
-        steps=given.steps,
+        steps=parse_steps(given.steps),
         precision=given.precision or "32-true",
         minted_fraction=given.minted_fraction,
         label_budgets=given.label_budgets,

@@ -138,7 +138,7 @@ class Demo:
             minted=self.place.minted,
             seeds=GAIN_SEEDS,
             width=16,
-            steps=GAIN_STEPS,
+            steps=(GAIN_STEPS,),
             seed=self.seed,
             real_is_rendered=True,
             demo=True,

@@ -78,7 +78,11 @@ DEFAULT_ESTIMATOR = "compact"
 )
 @click.option("--seeds", type=int, default=3, help="Seeds of each arm; 5 or more for a claim.")
 @click.option(
-    "--steps", type=int, default=None, show_default="2400 on a CPU, 10000 on a GPU", help="Optimiser steps of each run."
+    "--steps",
+    metavar="N[,N...]",
+    show_default="2400 on a CPU, 10000 on a GPU",
+    help="Optimiser steps of each run; of several lengths every arm is trained at each and counts at the one that is "
+    "best for it on validation.",
 )
 @click.option("--batch-size", type=int, default=None, show_default="16 on a CPU, 64 on a GPU", help="Images in a step.")
 @click.option("--lr", type=float, default=2e-3, help="Highest learning rate.")
@@ -121,7 +125,7 @@ def command(
     trust: str | None,
     backbone: Path | None,
     seeds: int,
-    steps: int | None,
+    steps: str | None,
     batch_size: int | None,
     lr: float,
     precision: str | None,
@@ -148,6 +152,7 @@ def command(
     place = pick_device(device)
     from handaug.augment.checker import default_checker_config
     from handaug.augment.gain import GainConfig, default_training, measure_gain
+    from handaug.augment.gain_config import parse_steps
 
     sized = default_training(place)
     config = GainConfig(
@@ -161,7 +166,7 @@ def command(
         trust=trust,
         backbone=backbone,
         seeds=seeds,
-        steps=sized["steps"] if steps is None else steps,
+        steps=(sized["steps"],) if steps is None else parse_steps(steps),
         batch_size=sized["batch_size"] if batch_size is None else batch_size,
         lr=lr,
         precision=precision or ("bf16-mixed" if place.startswith("cuda") else "32-true"),

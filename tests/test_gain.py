@@ -18,7 +18,8 @@ from handaug.augment import gain_config
 from handaug.augment.budgets import owes_labels, parse_budgets, pose_order
 from handaug.augment.checker import CheckerConfig, Checkers
 from handaug.augment.gain import GainConfig, GainResult, measure_gain
-from handaug.augment.gain_config import open_data
+from handaug.augment.gain_config import open_data, parse_steps
+from handaug.augment.gain_measure import best_length
 from handaug.augment.gain_runs import ARMS, Recipe, make_estimator, parse_further, train_run
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.reader import HandDataset
@@ -62,7 +63,7 @@ def _config(folder: Path, **changed: Any) -> GainConfig:
         real=folder / "real.h5",
         minted=folder / "minted.h5",
         seeds=2,
-        steps=4,
+        steps=(4,),
         batch_size=4,
         checkpoints=2,
         replicates=200,
@@ -97,6 +98,53 @@ def test_gain_json_is_as_the_contract_says(experiment: tuple[Path, GainResult]) 
     assert [point["poses"] for point in figures["curve"]] == [10]
     assert "plays real" in figures["first_line"]
     assert not (folder / "pose.partial").exists()
+
+
+def test_each_arm_counts_at_the_length_that_is_best_for_it_on_validation(
+    experiment: tuple[Path, GainResult], tmp_path: Path
+) -> None:
+    """Every length is measured as the experiment of that length alone is."""
+    folder, alone = experiment
+    config = _config(folder, real_is_rendered=True, steps=(2, 4, 16))
+    result = measure_gain(config, tmp_path / "pose", workers=1)
+    figures = json.loads((tmp_path / "pose" / "gain.json").read_text())
+    chosen, lines = set(), result.lines()
+    for name, arm in figures["arms"].items():
+        errors = {
+            steps: np.mean(
+                [
+                    min(json.loads((run / "config.json").read_text())["info"]["validation_px"])
+                    for run in sorted((tmp_path / "pose" / "runs" / "all" / name / f"steps-{steps}").glob("seed-*"))
+                ]
+            )
+            for steps in config.steps
+        }
+        assert arm["steps"] == min(errors, key=lambda steps: float(errors[steps]))
+        chosen.add(arm["steps"])
+        assert any(line.startswith(f"{name}: ") and line.endswith(f"{arm['steps']} steps") for line in lines)
+    assert chosen - {2}, "the experiment must choose among lengths"
+    assert [point["steps"] for point in figures["by_steps"]] == [2, 4, 16]
+    of_four = figures["by_steps"][1]
+    assert of_four["gain"] == alone.figures["gain"]
+    stood_alone = {name: arm["epe_mean_px"] for name, arm in alone.figures["arms"].items()}
+    assert of_four["arms"] == pytest.approx(stood_alone, rel=1e-9)
+    page = (tmp_path / "pose" / "report.html").read_text()
+    assert "<h2>Lengths</h2>" in page and "<h2>Lengths</h2>" not in (folder / "pose" / "report.html").read_text()
+    assert figures["curve"][0]["steps"] == {name: arm["steps"] for name, arm in figures["arms"].items()}
+
+
+@pytest.mark.parametrize(("text", "steps"), [("4000,1000", (1000, 4000)), (" 7 ", (7,)), ("x", None), ("5,,6", None)])
+def test_lengths_are_read_in_any_order(text: str, steps: tuple[int, ...] | None) -> None:
+    if steps is None:
+        with pytest.raises(InputError, match=f"--steps {text}: give a number, or several"):
+            parse_steps(text)
+    else:
+        assert parse_steps(text) == steps
+
+
+def test_the_best_length_is_by_the_mean_over_seeds_of_their_best_checkpoints() -> None:
+    assert best_length({10: [[5.0, 4.0], [5.0, 6.0]], 20: [[9.0, 3.0], [9.0, 5.5]]}) == 20
+    assert best_length({20: [[4.0], [4.0]], 10: [[3.0], [5.0]]}) == 10, "the shorter of two equal ones"
 
 
 def test_seeds_start_from_the_same_weights_in_each_arm(experiment: tuple[Path, GainResult]) -> None:
@@ -134,7 +182,7 @@ def test_a_finished_experiment_is_not_repeated_and_another_is_not_overwritten(
     )
     assert (folder / "pose" / "report.html").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="--overwrite"):
-        measure_gain(_config(folder, steps=5), folder / "pose", workers=1)
+        measure_gain(_config(folder, steps=(5,)), folder / "pose", workers=1)
     assert [each["__class_fullname__"] for each in result.figures["config"]["albumentations"]][0] == "Affine"
     monkeypatch.setattr(gain_config, "named_transforms", lambda strength: [{"__class_fullname__": "Rain"}])
     with pytest.raises(InputError, match="--overwrite"):  # its arms would have learned from other transforms
@@ -174,8 +222,10 @@ def test_an_interrupted_experiment_goes_on_to_the_same_figures(
     ("changed", "flag"),
     [
         ({"seeds": 0}, "--seeds"),
-        ({"steps": 0}, "--steps"),
-        ({"steps": 1}, "--steps"),
+        ({"steps": (0,)}, "--steps 0"),
+        ({"steps": (1,)}, "--steps 1"),
+        ({"steps": (8, 4)}, "--steps 8,4: give different numbers in rising order"),
+        ({"steps": ()}, "--steps : give different"),
         ({"minted_fraction": 0.0}, "--minted-fraction"),
         ({"minted_fraction": 1.5}, "--minted-fraction"),
         ({"minted_fraction": 0.03, "batch_size": 16}, "--minted-fraction 0.03: is no row of --batch-size 16"),
@@ -223,7 +273,7 @@ def test_a_small_budget_makes_everything_from_its_own_labels(tmp_path: Path, mon
         tmp_path,
         label_budgets="6,all",
         seeds=1,
-        steps=2,
+        steps=(2,),
         checker=CheckerConfig(width=8, steps=60, batch_size=8),
         disentangle=DisentangleConfig(steps=30, batch_size=8, width=4),
     )
@@ -270,7 +320,7 @@ def test_minted_data_that_owe_no_label_serve_every_budget(tmp_path: Path) -> Non
     free = Path(shutil.copy(path, tmp_path / "free.h5"))
     with h5py.File(free, "r+") as file:
         file.attrs.update(dict.fromkeys(sources, renders.checksum))
-    config = _config(tmp_path, minted=free, label_budgets="6,all", seeds=1, steps=2)
+    config = _config(tmp_path, minted=free, label_budgets="6,all", seeds=1, steps=(2,))
     figures = measure_gain(config, tmp_path / "pose", workers=1).figures
     assert [point["minted_rows"] for point in figures["curve"]] == [len(HandDataset(path))] * 2
     assert [entry.name for entry in (tmp_path / "pose" / "budget-000006").iterdir()] == ["real.h5"]
@@ -288,7 +338,7 @@ def test_renders_and_minted_rows_together_are_set_against_renders_alone(tmp_path
     source = write_toy(tmp_path / "real.h5", 20, size=32)
     write_minted(tmp_path / "minted.h5", source)
     renders = write_toy(tmp_path / "renders.h5", 20, size=32, seed=9)
-    config = _config(tmp_path, renders=renders, arms="real+renders,real+renders+minted", seeds=1, steps=2)
+    config = _config(tmp_path, renders=renders, arms="real+renders,real+renders+minted", seeds=1, steps=(2,))
     data = open_data(config)
     both = next(arm for arm in config.all_arms if arm.extra == ("renders", "minted"))
     rows = data.pool(data.extra(both.extra, data.minted), build_estimator("compact", size=(32, 32), channels=1))
@@ -340,7 +390,7 @@ def test_further_arms_are_measured_in_2d_and_3d(further: tuple[Path, dict[str, A
 def test_a_checkpoint_goes_on_unless_it_saw_the_test(further: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = further
     run = folder / "further" / "runs" / "all"
-    config = _config(folder, estimator=str(run / "real" / "seed-0"), seeds=1, steps=2)
+    config = _config(folder, estimator=str(run / "real" / "seed-0"), seeds=1, steps=(2,))
     result = measure_gain(config, tmp_path / "on", workers=1)
     assert "go on from the checkpoint seed-0." in result.figures["first_line"]
     other = HandDataset(folder / "renders.h5")
@@ -350,9 +400,9 @@ def test_a_checkpoint_goes_on_unless_it_saw_the_test(further: tuple[Path, dict[s
     shutil.copytree(run / "real" / "seed-0", leak)
     write_seen(leak, [HandDataset(folder / "real.h5", rows=test[:1]), other], None)
     with pytest.raises(InputError, match="share their group or pose with .* test rows"):
-        measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "refused", workers=1)
+        measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=(2,)), tmp_path / "refused", workers=1)
     (leak / "seen.safetensors").unlink()
-    told = measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=2), tmp_path / "unknown", workers=1)
+    told = measure_gain(_config(folder, estimator=str(leak), seeds=1, steps=(2,)), tmp_path / "unknown", workers=1)
     assert "keeps no record" in told.figures["first_line"]
     write_toy(tmp_path / "large.h5", 14, size=48)
     write_minted(tmp_path / "large_minted.h5", tmp_path / "large.h5")
@@ -364,13 +414,13 @@ def test_a_checkpoint_goes_on_unless_it_saw_the_test(further: tuple[Path, dict[s
 def test_an_estimator_of_the_users_own_goes_all_the_way(experiment: tuple[Path, GainResult], tmp_path: Path) -> None:
     folder, _ = experiment
     for name in ("good", "spatial"):
-        config = _config(folder, estimator=f"outside_estimators:{name}", seeds=1, steps=2, weight_scale=1.0)
+        config = _config(folder, estimator=f"outside_estimators:{name}", seeds=1, steps=(2,), weight_scale=1.0)
         figures = measure_gain(config, tmp_path / name, workers=1).figures
         assert ("epe_mean_mm" in figures["arms"]["real"]) == (name == "spatial")
     trained = tmp_path / "good" / "runs" / "all" / "real" / "seed-0"
     with pytest.raises(InputError, match="if you trust that code, give --trust outside_estimators:good"):
         measure_gain(_config(folder, estimator=str(trained)), tmp_path / "on", workers=1)
-    config = _config(folder, estimator=str(trained), trust="outside_estimators:good", seeds=1, steps=2)
+    config = _config(folder, estimator=str(trained), trust="outside_estimators:good", seeds=1, steps=(2,))
     assert "go on from" in measure_gain(config, tmp_path / "on", workers=1).figures["first_line"]
     with pytest.raises(InputError, match="--trust .*is no checkpoint"):
         _config(folder, trust="outside_estimators:good")

@@ -23,7 +23,7 @@ from handaug.models.seen import write_seen
 
 def _config(folder: Path, **changed: Any) -> GainConfig:
     settings: dict[str, Any] = dict(
-        real=folder / "real.h5", minted=folder / "minted.h5", seeds=1, steps=2, batch_size=8, checkpoints=1
+        real=folder / "real.h5", minted=folder / "minted.h5", seeds=1, steps=(2,), batch_size=8, checkpoints=1
     )
     return GainConfig(**{**settings, "replicates": 200, **changed})
 
