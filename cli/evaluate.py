@@ -24,7 +24,7 @@ SPLITS = ("train", "val", "test", "all")
 
 
 @click.command(short_help="Measure a pose estimator on a dataset.")
-@click.argument("checkpoint", metavar="CKPT", type=FOLDER)
+@click.argument("checkpoint", metavar="CKPT|module:factory", type=FOLDER)
 @click.argument("data", metavar="[DATA]", required=False, type=DATA_FILE)
 @click.option("--split", metavar="|".join(SPLITS), default="test", help="Rows to measure on.")
 @click.option(
@@ -63,17 +63,18 @@ def command(
     """Measure the estimator CKPT on DATA: end-point error, both readings of MSE, PCK, AUC, and PA-MPJPE.
 
     DATA is the workspace's renders.h5 by default. CKPT is a folder that `handaug train-pose` or `handaug disentangle`
-    wrote; of a disentangler the pose branch is measured, and how well it disentangles: swaps read by an independent
-    estimator, probes of either code against chance, reconstruction on and off the hand, mixes against their true
-    renders. Figures count joints with visibility 1 or 2; pixels are those of DATA, "box" is the longer side of the box
-    of a hand's labelled joints. Millimetres are relative to the wrist and appear where CKPT estimates 3D and DATA has
-    it; PA-MPJPE uses proper rotations only. AUC is the area under PCK over 0-30 px in steps of 1, 0-0.3 box in steps of
-    0.01, and 20-50 and 0-50 mm in steps of 1. --json adds the curves.
+    wrote, or an estimator of your own as it stands, by its package.module:factory or the name of its entry point
+    (docs/estimators.md). Of a disentangler the pose branch is measured, and how well it disentangles: swaps read by an
+    independent estimator, probes of either code against chance, reconstruction on and off the hand, mixes against their
+    true renders. Figures count joints with visibility 1 or 2; pixels are those of DATA, "box" is the longer side of the
+    box of a hand's labelled joints. Millimetres are relative to the wrist and appear where CKPT estimates 3D and DATA
+    has it; PA-MPJPE uses proper rotations only. AUC is the area under PCK over 0-30 px in steps of 1, 0-0.3 box in
+    steps of 0.01, and 20-50 and 0-50 mm in steps of 1. --json adds the curves.
     """
     import json
 
     from handaug.data_specs.reader import HandDataset
-    from handaug.models.evaluate import evaluate_checkpoint, is_estimator
+    from handaug.models.evaluate import evaluate_checkpoint
 
     if split not in SPLITS:
         raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
@@ -81,13 +82,12 @@ def command(
     rows = HandDataset(data, split=None if split == "all" else split)
     if not len(rows):
         raise InputError(f"{data}: has no rows in split {split}; choose another with --split")
-    if judge is None and not is_estimator(checkpoint):
-        judge = workspace_judge(workspace, rows.size, rows.channels)
     figures = evaluate_checkpoint(
         checkpoint,
         rows,
         trust=estimator,
         judge=judge,
+        default_judge=workspace_judge(workspace, rows.size, rows.channels),
         views=views,
         device=pick_device(device),
         progress=RichProgress(),

@@ -17,9 +17,10 @@ from handaug.models.disentangle.api import Disentangler
 from handaug.models.dvae.config import METHODS as DVAE_METHODS
 from handaug.models.dvae.measure import evaluate_dvae
 from handaug.models.estimators import load_estimator
-from handaug.models.estimators.base import KIND
+from handaug.models.estimators.base import KIND, Estimator
+from handaug.models.estimators.plugins import build_outside, is_outside
 from handaug.models.estimators.predict import Prediction, predict
-from handaug.models.judge import measure_run
+from handaug.models.judge import draws_images, measure_run
 from handaug.models.layered.api import LayeredDisentangler
 from handaug.models.methods import load_run, method_of_run
 from handaug.models.metrics import (
@@ -35,7 +36,7 @@ from handaug.models.metrics import (
 from handaug.models.seen import seen_rows
 from handaug.models.trained import KIND as DISENTANGLER
 
-__all__ = ["evaluate_checkpoint", "is_estimator"]
+__all__ = ["evaluate_checkpoint"]
 
 _BATCH = 256
 _ROOT_RELATIVE = "keypoints_3d"
@@ -47,6 +48,7 @@ def evaluate_checkpoint(
     *,
     trust: str | None = None,
     judge: Path | None = None,
+    default_judge: Path | None = None,
     views: int = 1,
     device: str = "cpu",
     progress: Progress = SILENT,
@@ -54,10 +56,12 @@ def evaluate_checkpoint(
     """Measure an estimator, or the pose branch of a disentangler and how well it disentangles.
 
     Args:
-        checkpoint: Folder of the model.
+        checkpoint: Folder of the model; or an estimator from outside as it stands, by its module:factory or entry point
+            (`handaug.models.estimators.plugins`), which is imported.
         rows: What to measure on.
         trust: The module:factory that may be imported, where the checkpoint names one.
         judge: An estimator's checkpoint that judges the swaps of a disentangler; see `handaug.models.judge`.
+        default_judge: Judges where none was given and there are swaps to judge.
         views: Views of each image that an estimator is asked about; see `handaug.models.estimators.views`.
         device: Where to compute.
         progress: Told of the rows.
@@ -72,18 +76,19 @@ def evaluate_checkpoint(
 
     Raises:
         InputError: The checkpoint cannot be read, takes other images, or gives NaN; several views of a disentangler,
-            or a judge of an estimator.
+            or a judge of what draws no images.
     """
-    if judge is not None and is_estimator(checkpoint):
-        raise InputError(
-            f"--judge {judge}: {checkpoint} is a pose estimator, which draws nothing; leave the option out"
-        )
-    if views > 1 and not is_estimator(checkpoint):
+    if trust is not None and _outside(checkpoint):
+        raise InputError(f"--estimator {trust}: {checkpoint} is no checkpoint that names code; leave the option out")
+    if judge is not None and (_is_estimator(checkpoint) or not draws_images(checkpoint)):
+        raise InputError(f"--judge {judge}: {checkpoint} draws no images that it could read; leave the option out")
+    judge = judge or default_judge
+    if views > 1 and not _is_estimator(checkpoint):
         raise InputError(f"--views {views}: {checkpoint} is no pose estimator; leave the option out")
     if method_of_run(checkpoint) in DVAE_METHODS:
         figures: dict[str, Any] = dict(evaluate_dvae(checkpoint, rows, device=device))
         return figures | _disentanglement(checkpoint, rows, judge, device, progress)
-    model, size, channels = _load(checkpoint, device, trust, views)
+    model, size, channels = _load(checkpoint, rows, device, trust, views)
     if rows.size != size or rows.channels != channels:
         raise InputError(
             f"{rows.path}: has {rows.size[1]}x{rows.size[0]} px with {rows.channels} channels, {checkpoint} takes "
@@ -142,7 +147,7 @@ def _figures(flat: KeypointMetrics, spatial: KeypointMetrics3D, visibility: NDAr
 
 
 def _load(
-    checkpoint: Path, device: str, trust: str | None, views: int
+    checkpoint: Path, rows: HandDataset, device: str, trust: str | None, views: int
 ) -> tuple[Callable[[NDArray[np.uint8]], Prediction], tuple[int, int], int]:
     """A function from uint8 images (N, H, W, C) to keypoints, and what images it takes."""
     if _kind(checkpoint) == DISENTANGLER:
@@ -155,13 +160,23 @@ def _load(
             return Prediction(read(model.encode_pose(pixels)).cpu().numpy(), None)
 
         return pose_branch, model.size, model.channels
-    estimator, _ = load_estimator(checkpoint, device, trust=trust)
+    if _outside(checkpoint):
+        built = build_outside(str(checkpoint), size=rows.size, channels=rows.channels, option="")
+        assert built is not None, "there is such a name"
+        estimator: Estimator = built.to(device)
+    else:
+        estimator, _ = load_estimator(checkpoint, device, trust=trust)
     return lambda images: predict(estimator, images, views), estimator.size, estimator.channels
 
 
-def is_estimator(checkpoint: Path) -> bool:
-    """Whether a folder holds a pose estimator, and no disentangler."""
-    return _kind(checkpoint) == KIND
+def _is_estimator(checkpoint: Path) -> bool:
+    """Whether it is a pose estimator, in a folder or from outside, and no disentangler."""
+    return _outside(checkpoint) or _kind(checkpoint) == KIND
+
+
+def _outside(checkpoint: Path) -> bool:
+    """Whether the user named code and no folder."""
+    return not checkpoint.exists() and is_outside(str(checkpoint))
 
 
 def _kind(checkpoint: Path) -> str:

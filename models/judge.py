@@ -17,7 +17,7 @@ from handaug.models.fit import Batch, fit_estimator
 from handaug.models.leakage import measure_disentanglement
 from handaug.models.methods import PoseAppearanceModel, load_run
 
-__all__ = ["load_judge", "measure_run", "quick_judge"]
+__all__ = ["draws_images", "load_judge", "measure_run", "quick_judge"]
 
 _STEPS = 800
 _BATCH = 16
@@ -71,6 +71,11 @@ def load_judge(folder: Path, model: PoseAppearanceModel, device: str) -> Estimat
             f"{model.size[1]}x{model.size[0]} px with {model.channels}; give an estimator of that size with --judge"
         )
     return judge
+
+
+def draws_images(folder: Path) -> bool:
+    """Whether a stored run draws images from two codes, which a judge could read."""
+    return _draws(load_run(folder, "cpu"))
 
 
 def measure_run(

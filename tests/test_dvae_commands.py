@@ -58,6 +58,8 @@ def test_command_trains_with_set_and_evaluates(data: Path, tmp_path: Path) -> No
     shown = handaug("evaluate", out, data, "--split", "val", "--json", "--device", "cpu")
     assert shown.exit_code == 0, shown.output
     figures = json.loads(shown.stdout)
+    judged = handaug("evaluate", out, data, "--judge", out, "--device", "cpu")
+    assert judged.exit_code == 2 and "--judge" in judged.output and "draws no images" in judged.output
     assert {"pose3d_epe_mean_mm", "cpose_auc_20_50_mm", "viewpoint_mean_deg", "kl_embed/image_nats"} <= set(figures)
 
 

@@ -74,6 +74,35 @@ def test_command_prints_json_or_lines_and_asks_before_it_imports(data: Path, tmp
     assert isinstance(refused.exception, InputError) and f"give --estimator {OWN}" in str(refused.exception)
 
 
+def test_an_estimator_of_ones_own_is_measured_as_it_stands(data: Path) -> None:
+    """Its factory loads whatever weights it has; here every call draws the same."""
+    rows = HandDataset(data, split="test")
+    torch.manual_seed(3)
+    figures = evaluate_checkpoint(Path(OWN), rows)
+    torch.manual_seed(3)
+    found = predict(build_estimator(OWN, size=(32, 32), channels=1), rows.read("images"))
+    errors = np.linalg.norm(found.keypoints - rows.read("keypoints_2d"), axis=-1)
+    assert figures["epe_mean_px"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert "rows_related_to_training" not in figures
+    for name, wrong in {
+        "outside_estimators:raises": "outside_estimators:raises: the factory raised",
+        "no_such_module:factory": "no_such_module:factory: cannot be imported",
+        "outside_estimators:imports_nothing": "outside_estimators:imports_nothing: what the factory returns lacks",
+        "not-there": "not-there/config.json: no such file",
+    }.items():
+        refused = CliRunner().invoke(evaluate, [name, str(data), "--device", "cpu"])
+        assert isinstance(refused.exception, InputError) and str(refused.exception).startswith(wrong), name
+    with pytest.raises(InputError, match=f"--estimator {OWN}: .*leave the option out"):
+        evaluate_checkpoint(Path(OWN), rows, trust=OWN)
+
+
+def test_a_judge_of_what_draws_nothing_is_refused(data: Path, tmp_path: Path) -> None:
+    flat = _store(tmp_path / "flat", "compact", width=4)
+    for checkpoint in (flat, Path(OWN)):
+        with pytest.raises(InputError, match="--judge .*flat: .* draws no images"):
+            evaluate_checkpoint(checkpoint, HandDataset(data, split="test"), judge=flat)
+
+
 def test_nan_and_foreign_sizes_are_refused(data: Path, tmp_path: Path) -> None:
     rows = HandDataset(data, split="test")
     broken = _store(tmp_path / "broken", "compact", width=4)

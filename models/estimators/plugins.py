@@ -30,6 +30,7 @@ __all__ = [
     "build_outside",
     "entry_point_names",
     "is_factory",
+    "is_outside",
     "named_failures",
     "source_digest",
 ]
@@ -50,18 +51,26 @@ def _entry_points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
+def is_outside(name: str) -> bool:
+    """Whether `name` is a module:factory or the name of an entry point."""
+    return is_factory(name) or name in _entry_points()
+
+
 def entry_point_names() -> tuple[str, ...]:
     """Names that installed packages offer, sorted; nothing is imported."""
     return tuple(sorted(_entry_points()))
 
 
-def build_outside(name: str, *, size: tuple[int, int], channels: int) -> "Estimator | None":
+def build_outside(
+    name: str, *, size: tuple[int, int], channels: int, option: str = "--estimator "
+) -> "Estimator | None":
     """Make and try an estimator from outside.
 
     Args:
         name: An entry point's name or module:factory. Modules are looked for in the working directory last.
         size: Image height and width in pixels.
         channels: Image channels, 1 or 3.
+        option: What stands before the name where the user wrote it, for messages.
 
     Returns:
         The module with `name`, `size`, `channels` and `settings` set; None where no entry point has this name.
@@ -69,7 +78,7 @@ def build_outside(name: str, *, size: tuple[int, int], channels: int) -> "Estima
     Raises:
         InputError: It cannot be imported, the factory raises, or what it returns does not follow the protocol.
     """
-    flag = f"--estimator {name}"
+    flag = f"{option}{name}"
     point = _entry_points().get(name)
     if point is None and not is_factory(name):
         return None
@@ -134,7 +143,7 @@ def named_failures(estimator: "Estimator") -> "Iterator[None]":
     except (HandaugError, MemoryError, OSError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
-        if not is_factory(estimator.name) and estimator.name not in _entry_points():
+        if not is_outside(estimator.name):
             raise
         raise InputError(
             f"--estimator {estimator.name}: raised {_short(error)} in training; see docs/estimators.md"
