@@ -69,6 +69,20 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
 @click.option(
     "--camera", metavar="MIX", default="uniform", help="Weights of uniform, egocentric, third-person, close-up."
 )
+@click.option(
+    "--field-of-view",
+    metavar="LOW:HIGH",
+    default="",
+    show_default="by --camera",
+    help="Degrees across the frame. A hand that would stand nearer than 12 cm gets a longer lens.",
+)
+@click.option(
+    "--shape-spread",
+    type=float,
+    metavar="S",
+    default=1.0,
+    help="How much hands differ in shape: 1 as people do, 0 not at all. Ages: --ages.",
+)
 @click.option("--clothing", metavar="MIX", default="bare", help="Weights of bare, sleeve, glove, both.")
 @click.option("--jewellery", metavar="MIX", default="none", help="Weights of none, ring, watch, both.")
 @click.option(
@@ -83,6 +97,20 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
     metavar="MIX",
     default="photo",
     help="Weights of photo (--hdris), room and sky (made by formula): what lights the hands and stands behind them.",
+)
+@click.option(
+    "--lamps",
+    metavar="MIX",
+    default="",
+    show_default="one or two",
+    help="Weights of none, one, two: lamps beside the surroundings, which give the rest of the light.",
+)
+@click.option(
+    "--exposures",
+    metavar="LOW:HIGH",
+    default="",
+    show_default="about 0, s.d. 0.4",
+    help="Doublings of the light by which the exposure misses, drawn evenly.",
 )
 @click.option(
     "--ages",
@@ -144,8 +172,8 @@ def command(
 
     Each pose is drawn in K appearances from a shared pool; train, val and test (80/10/10) share neither poses nor
     appearances. Beside OUT lies a contact sheet (.png). A run that was stopped goes on with the same command.
-    A MIX is one NAME, or weights NAME=WEIGHT,NAME=WEIGHT,... of what is drawn for each pose (environments, tones:
-    appearance).
+    A MIX is one NAME, or weights NAME=WEIGHT,NAME=WEIGHT,... of what is drawn for each pose (environments, lamps,
+    tones: appearance). LOW:HIGH are limits, between which every value is as likely.
     """
     from handaug.render.config import RenderConfig
 
@@ -173,7 +201,7 @@ def command_of(config: dict[str, Any]) -> str:
     words = ["handaug", "render", "OUT"]
     for option in command.params:
         value = config.get(option.name or "")
-        if value in (None, False, option.default):  # no flag is set by default
+        if value is None or value is False or value == option.default:  # no flag is set by default
             continue
         words.append(option.opts[0])
         if not (isinstance(option, click.Option) and option.is_flag):

@@ -52,6 +52,8 @@ def sample_appearance(
     surroundings: Mapping[str, float] = MappingProxyType({"photo": 1.0}),
     sensor: str = "standard",
     tones: Mapping[str, float] = TONES.default,
+    lamps: Mapping[str, float] = MappingProxyType({}),
+    exposures: tuple[float, float] | None = None,
     rig: int = -1,
 ) -> Appearance:
     """Appearance `number` of a seed.
@@ -65,6 +67,8 @@ def sample_appearance(
         surroundings: Weights of `environment.ENVIRONMENTS`.
         sensor: `standard`, `clean` or `rough`.
         tones: Shares of `shares.TONES`.
+        lamps: Weights of `none`, `one`, `two`; empty: one or two.
+        exposures: Limits within which the exposure misses, in doublings of the light; None: of the sensor alone.
         rig: Number of the rig whose panorama, places of lamps and relief of the skin it shares; -1: all its own.
     """
 
@@ -80,7 +84,10 @@ def sample_appearance(
     chip = _sensor(rng(Factor.CAMERA))
     if sensor != "standard":
         chip = _clean(chip) if sensor == "clean" else _roughen(chip, rng(Factor.ROUGHNESS))
-    shared = (*(() if rig < 0 else ("rig", rig)), *TONES.asked(tones))
+    if exposures is not None:
+        chip = replace(chip, exposure_value=float(rng(Factor.EXPOSURE).uniform(*exposures)))
+    count = _count(rng(Factor.LAMP_COUNT), lamps) if lamps else None
+    shared = (*(() if rig < 0 else ("rig", rig)), *TONES.asked(tones), *sorted(lamps.items()), *(exposures or ()))
     drawn = Appearance(
         number=number,
         identity=identity("appearance", seed, number, library, sorted(surroundings.items()), sensor, *shared),
@@ -88,12 +95,19 @@ def sample_appearance(
         surrounding=None if kind == "photo" else make_surrounding(making, kind),
         rotation=rotation,
         environment_share=share,
-        lamps=_lamps(rng(Factor.LAMPS), 1.15 - share),
+        lamps=_lamps(rng(Factor.LAMPS), 1.15 - share, count),
         skin=_skin(rng(Factor.SKIN), rng(Factor.SKIN_DETAIL), tones=tones),
         backdrop=_backdrop(rng(Factor.BACKDROP), backgrounds),
         sensor=chip,
     )
-    return drawn if rig < 0 else _share(drawn, sample_rig(seed, rig, environments, surroundings), rng(Factor.LAMPS))
+    if rig < 0:
+        return drawn
+    return _share(drawn, sample_rig(seed, rig, environments, surroundings), rng(Factor.LAMPS), count)
+
+
+def _count(rng: np.random.Generator, weights: Mapping[str, float]) -> int:
+    """How many lamps shine."""
+    return ("none", "one", "two").index(str(rng.choice(list(weights), p=list(weights.values()))))
 
 
 def sample_rig(seed: int, number: int, environments: int, surroundings: Mapping[str, float]) -> Appearance:
@@ -122,11 +136,16 @@ def sample_rig(seed: int, number: int, environments: int, surroundings: Mapping[
     )
 
 
-def _share(drawn: Appearance, rig: Appearance, rng: np.random.Generator) -> Appearance:
-    """The appearance in the light of a rig and with its skin's relief: strengths and colours stay its own."""
+def _share(drawn: Appearance, rig: Appearance, rng: np.random.Generator, count: int | None) -> Appearance:
+    """The appearance in the light of a rig and with its skin's relief: strengths and colours stay its own.
+
+    Of the rig's two lamps `count` shine; None: one in two of five appearances, else both.
+    """
     shares = rng.dirichlet((1.0, 1.0)) * (1.15 - drawn.environment_share) * rng.uniform(0.7, 1.6)
-    if rng.uniform() < 0.4:
+    if (rng.uniform() < 0.4) if count is None else (count == 1):
         shares[int(rng.integers(2))] = 0.0
+    if count == 0:
+        shares[:] = 0.0
     warmth = rng.uniform(size=(2, 1))
     colors = (1 - warmth) * _COOL + warmth * _WARM
     return replace(
@@ -167,7 +186,9 @@ def _rotation(rng: np.random.Generator) -> tuple[float, float, float, float]:
 
 
 def _lamps(rng: np.random.Generator, total: float, count: int | None = None) -> tuple[Lamp, ...]:
-    n = count or int(rng.integers(1, 3))
+    n = int(rng.integers(1, 3)) if count is None else count
+    if not n:
+        return ()
     weights = rng.dirichlet(np.full(n, 2.0)) * total * rng.uniform(0.7, 1.6)
     lamps = []
     for weight in weights:

@@ -48,7 +48,7 @@ that which stands behind it, if no picture does. They differ where looks share a
 
 
 def appearance_factors(a: Appearance, behind: Appearance) -> NDArray[np.float32]:
-    """What an appearance was drawn as, in the order of `APPEARANCE_FACTORS`; NaN where it has no second lamp.
+    """What an appearance was drawn as, in the order of `APPEARANCE_FACTORS`; NaN where it has no such lamp.
 
     Args:
         a: As it lights the hand.
@@ -58,7 +58,7 @@ def appearance_factors(a: Appearance, behind: Appearance) -> NDArray[np.float32]
     for each in (a, behind):
         made = 0 if each.surrounding is None else -1 if isinstance(each.surrounding, Room) else -2
         found += [made or each.environment, *each.rotation]
-    lamps = (*a.lamps, None)[:2]
+    lamps = (*a.lamps, None, None)[:2]
     for (prefix, kind), part in zip(_PARTS, (a.skin, *lamps, a.backdrop, a.sensor), strict=True):
         if part is None:
             found += [np.nan] * len(list(_names(kind, prefix)))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.schema import TEST, TRAIN, VAL
 from handaug.render.environment import ENVIRONMENTS
-from handaug.render.mix import mix_text, parse_mix
+from handaug.render.mix import mix_text, parse_limits, parse_mix
 from handaug.render.pose_prior import KINDS
 from handaug.render.seeds import Kind, generator
 from handaug.render.shares import AGES, TONES
@@ -34,6 +34,8 @@ __all__ = [
     "DEVICES",
     "HANDS",
     "HAND_MODELS",
+    "LAMPS",
+    "LIMITS",
     "LOOKS_OF_A_RIG",
     "MAX_SIZE",
     "MIN_SIZE",
@@ -72,6 +74,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tones": tuple(TONES.default),
 }
 """Fields that hold weights, and what they choose from."""
+LAMPS = ("none", "one", "two")
+LIMITS = {"field_of_view": (2.0, 100.0), "exposures": (-3.0, 3.0)}
+"""Fields that hold limits, and what those may be: degrees; doublings."""
 SCENE_VERSION = 10
 """Raised whenever the same config gives other pictures or labels, so that a render that an older handaug began is not
 gone on with. 2: joints seated (`render/seating.py`); 3: shorter last bones, pinches that meet, nails, no cut arms;
@@ -140,6 +145,14 @@ class RenderConfig:
     """Weights of `child`, `adult`, `old` (`shares.AGES`)."""
     tones: str = "light=1,medium=1,dark=1"
     """Weights of `light`, `medium`, `dark` skin (`shares.TONES`)."""
+    lamps: str = ""
+    """Weights of `LAMPS` beside the surroundings; empty: one or two."""
+    field_of_view: str = ""
+    """Limits in degrees across the frame, drawn evenly; empty: those of the camera preset."""
+    exposures: str = ""
+    """Limits, in doublings of the light, by which the exposure misses, drawn evenly; empty: normal, s.d. 0.4."""
+    shape_spread: float = 1.0
+    """How far shapes lie from the mean hand, of how far people's do; 0: one hand, of all ages."""
     parts: bool = False
     """Whether the segment seen by each pixel is stored."""
     normals: bool = False
@@ -173,6 +186,9 @@ class RenderConfig:
                 raise InputError(f"{flag} {value}: choose one of {', '.join(allowed)}")
         for name in CHOICES:
             self.weights(name)
+        _ = self.lamp_weights, [self.limits(name) for name in LIMITS]  # refuse what cannot be read
+        if not 0 <= self.shape_spread <= 1:
+            raise InputError(f"--shape-spread {self.shape_spread:g}: choose 0 (one hand) to 1 (as people differ)")
         least = 3 * (self.rigs * LOOKS_OF_A_RIG or self.appearances)
         if self.appearance_pool < least:
             raise InputError(
@@ -198,6 +214,16 @@ class RenderConfig:
     def weights(self, name: str) -> dict[str, float]:
         """Weights of one of `CHOICES`, above 0 and with sum 1."""
         return parse_mix(getattr(self, name), CHOICES[name], "--" + name.replace("_", "-"))
+
+    @property
+    def lamp_weights(self) -> dict[str, float]:
+        """Weights of `LAMPS`, above 0 and with sum 1; empty where they are not given."""
+        return parse_mix(self.lamps, LAMPS, "--lamps") if self.lamps else {}
+
+    def limits(self, name: str) -> tuple[float, float] | None:
+        """Limits of one of `LIMITS`; None where they are not given."""
+        text = getattr(self, name)
+        return parse_limits(text, *LIMITS[name], "--" + name.replace("_", "-")) if text else None
 
     @property
     def rows_per_pose(self) -> int:

@@ -1,11 +1,11 @@
-"""Weights that a user gives to the choices of a sampler: `held=2,front=1`, or one name alone."""
+"""Weights that a user gives to the choices of a sampler (`held=2,front=1`, or one name alone), and limits (`20:45`)."""
 
 import math
 from collections.abc import Collection, Mapping
 
 from handaug.data_specs.errors import InputError
 
-__all__ = ["mix_text", "parse_mix"]
+__all__ = ["mix_text", "parse_limits", "parse_mix"]
 
 
 def parse_mix(text: str, allowed: Collection[str], flag: str) -> dict[str, float]:
@@ -45,6 +45,33 @@ def parse_mix(text: str, allowed: Collection[str], flag: str) -> dict[str, float
     if total <= 0:
         raise InputError(f"{flag} {text}: all weights are zero, so nothing can be drawn; make one of them positive")
     return {name: found[name] / total for name in allowed if found.get(name, 0) > 0}
+
+
+def parse_limits(text: str, least: float, greatest: float, flag: str) -> tuple[float, float]:
+    """Read the limits of what is drawn.
+
+    Args:
+        text: `LOW:HIGH`, or one number for both.
+        least: What LOW may be at least.
+        greatest: What HIGH may be at most.
+        flag: The option, for messages.
+
+    Raises:
+        InputError: They are no numbers, reversed, or beyond what may be.
+
+    Example:
+        >>> parse_limits("20:45", 5, 100, "--field-of-view")
+        (20.0, 45.0)
+    """
+    parts = text.split(":")
+    try:
+        low, high = float(parts[0]), float(parts[-1])
+    except ValueError:
+        low = high = math.nan
+    if len(parts) > 2 or not least <= low <= high <= greatest:
+        why = "the limits are reversed" if high < low else f"no limits from {least:g} to {greatest:g}"
+        raise InputError(f"{flag} {text}: {why}; give LOW:HIGH, such as {least:g}:{greatest:g}")
+    return low, high
 
 
 def mix_text(weights: Mapping[str, float]) -> str:

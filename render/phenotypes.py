@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, VARIATIONS
 from handaug.render.shares import AGES
 
-__all__ = ["Phenotypes", "age_of", "aged"]
+__all__ = ["Phenotypes", "age_of", "aged", "narrowed"]
 
 
 def age_of(shape: NDArray[np.floating[Any]], hand_model: str) -> float:
@@ -26,6 +26,26 @@ def aged(shape: NDArray[np.float64], shares: Mapping[str, float]) -> NDArray[np.
         return shape
     out, at = shape.copy(), PHENOTYPES.index("age")
     out[at] = AGES.moved(float(shape[at]), shares)
+    return out
+
+
+def narrowed(
+    shape: NDArray[np.float64], mean: NDArray[np.float64], spread: float, hand_model: str
+) -> NDArray[np.float64]:
+    """A shape that was drawn, brought nearer to the mean one in all but its age.
+
+    Args:
+        shape: As drawn.
+        mean: The hand model's mean shape.
+        spread: What is left of the distance, from 0 to 1.
+        hand_model: `anny` or `mano`.
+    """
+    if spread == 1:
+        return shape
+    out = mean + spread * (shape - mean)
+    if hand_model == "anny":
+        at = PHENOTYPES.index("age")
+        out[at] = shape[at]
     return out
 
 

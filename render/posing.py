@@ -30,7 +30,7 @@ from handaug.render.hand import JOINT_SEGMENTS, SEGMENTS, HandModel, PosedHand, 
 from handaug.render.labels import OTHER_HAND, PROP, rasterise, sight
 from handaug.render.maps import normal_map, uv_map
 from handaug.render.mesh import mirror_quads
-from handaug.render.phenotypes import age_of, aged
+from handaug.render.phenotypes import age_of, aged, narrowed
 from handaug.render.pose_prior import HandPose
 from handaug.render.props import PROPS, Prop
 from handaug.render.scene import HandScene, OtherHand, Thing
@@ -38,7 +38,7 @@ from handaug.render.second_hand import Obstacle, place_beside
 from handaug.render.seeds import Factor, Kind, generator, identity
 from handaug.render.shares import AGES
 from handaug.render.tabletop import lay_behind
-from handaug.render.viewpoint import CAMERAS, NEAREST, NoViewError, SceneError, describe_view, place_hand, to_camera
+from handaug.render.viewpoint import NEAREST, NoViewError, SceneError, describe_view, place_hand, preset_of, to_camera
 from handaug.render.wear import adorn, glove, sleeve
 
 __all__ = ["POSE_FACTORS", "LabelledHand", "optional_fields", "sample_hand"]
@@ -78,17 +78,11 @@ class LabelledHand:
 
 
 _POSE_FIELDS = (
-    "hands",
-    "size",
-    "hand_model",
-    "pose_kinds",
-    "camera",
-    "occluders",
-    "occluder_kinds",
-    "clothing",
-    "jewellery",
-)
+    "hands", "size", "hand_model", "pose_kinds", "camera", "occluders", "occluder_kinds", "clothing", "jewellery",
+)  # fmt: skip
 """What a pose depends on beside its seed and number: two files that differ here show unlike hands, and unlike ids."""
+_LATER = ("field_of_view", "shape_spread")
+"""The same, of options that are younger: only other than the default do they change ids."""
 
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
 
@@ -147,7 +141,8 @@ def sample_hand(config: RenderConfig, model: HandModel, pose: int) -> LabelledHa
     def rng(factor: Factor) -> np.random.Generator:
         return generator(config.seed, Kind.POSE, pose, factor)
 
-    shape = aged(model.sample_shape(rng(Factor.SHAPE)), config.weights("ages"))
+    drawn = narrowed(model.sample_shape(rng(Factor.SHAPE)), model.mean_shape, config.shape_spread, config.hand_model)
+    shape = aged(drawn, config.weights("ages"))
     rest = model.rest(shape)
     occluding = rng(Factor.OCCLUDER)
     placed = _choose(occluding, config, "occluder_kinds") if config.occluders else "none"
@@ -194,6 +189,7 @@ def _labels(config: RenderConfig, model: HandModel, shape: NDArray[Any], pose: i
     """The fields of hand `number` of a picture."""
     scene, joints = row.scene, row.posed.hand.joints
     drawn_by = [getattr(config, name) for name in _POSE_FIELDS] + AGES.asked(config.weights("ages"))
+    drawn_by += [(name, value) for name in _LATER if (value := getattr(config, name)) != getattr(RenderConfig, name)]
     drawn_by += ["second"] * number
     return {
         "keypoints_2d": project(scene.intrinsics, joints),
@@ -294,8 +290,9 @@ def _view(
     solid = np.concatenate([x for hand in hands for x in (hand.hand.vertices, *(t.vertices for t in hand.things))])
     framed = replace(hands[0].hand, vertices=solid, joints=np.concatenate([hand.hand.joints for hand in hands]))
     ends = ArmEnds([(hand.hand, hand.things) for hand in hands], model, config.size)
+    kind = preset_of(preset, config.limits("field_of_view"))
     for _ in range(_VIEWS):
-        rotation, translation, camera = place_hand(rng, framed, config.size, CAMERAS[preset], ends.seen)
+        rotation, translation, camera = place_hand(rng, framed, config.size, kind, ends.seen)
         view = _View([hand.moved(rotation, translation) for hand in hands], camera, rotation, translation)
         rows = _rows(config, model, view)
         if max(int((row.hidden > OCCLUDED_BY_SELF).sum()) for row in rows) <= _MOST_HIDDEN:

@@ -47,6 +47,8 @@ class Factor(IntEnum):
     NOISE = 20
     SAMPLES = 21
     TRACES = 22
+    EXPOSURE = 23
+    LAMP_COUNT = 24
 
 
 def generator(seed: int, kind: Kind, *index: int) -> np.random.Generator:

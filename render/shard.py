@@ -66,6 +66,7 @@ class ShardRenderer:
         )
         self._surroundings = config.weights("environments")
         self._tones = config.weights("tones")
+        self._lamps, self._exposures = config.lamp_weights, config.limits("exposures")
         folder = config.backgrounds
         self._backgrounds = image_files(Path(folder), "--backgrounds", IMAGE_SUFFIXES) if folder else []
         panoramas = image_files(Path(config.hdris), "--hdris", PANORAMA_SUFFIXES) if config.hdris else []
@@ -142,6 +143,8 @@ class ShardRenderer:
             surroundings=self._surroundings,
             sensor=self.config.sensor,
             tones=self._tones,
+            lamps=self._lamps,
+            exposures=self._exposures,
             rig=rig,
         )
 

@@ -5,7 +5,7 @@ The camera is fixed at the origin (x right, y down, z forward, metres), so that 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "SceneError",
     "describe_view",
     "place_hand",
+    "preset_of",
     "to_camera",
 ]
 
@@ -88,6 +89,12 @@ CAMERAS = {
 """The default draws directions uniformly over the sphere. Egocentric: from the wearer's head, the arm goes away from
 the camera, crops of a wide lens. Third-person: a person at 0.3 to 2 m, longer lenses. Close-up: a hand held into a near
 camera."""
+
+
+def preset_of(name: str, field_of_view: tuple[float, float] | None) -> CameraPreset:
+    """One of `CAMERAS`, with other limits of its lens where they are given."""
+    preset = CAMERAS[name]
+    return preset if field_of_view is None else replace(preset, field_of_view=field_of_view)
 
 
 def place_hand(
@@ -153,7 +160,9 @@ def place_hand(
         if draw >= _PATIENCE and nearest <= NEAREST:
             focal *= _LONGER
     error = SceneError if refusals < _REFUSALS else NoViewError
-    raise error(f"no camera of {preset} shows the hand from where it may stand; choose another --camera")
+    raise error(
+        f"no camera of {preset} shows the hand from where it may stand; choose another --camera, or --field-of-view"
+    )
 
 
 def to_camera(

@@ -111,6 +111,7 @@ def test_defaults_of_the_program_are_those_of_the_config() -> None:
         },
         {"occluders": True, "occluder_kinds": "held", "appearances": 8, "direct": True, "device": "cuda"},
         {"hdris": ".", "backgrounds": ".", "hand_model": "mano", "mano_dir": "."},
+        {"lamps": "none", "field_of_view": "20:30", "exposures": "-1:0.5", "shape_spread": 0.0},
     ],
 )
 def test_the_command_of_a_file_gives_its_config(changed: dict[str, Any]) -> None:
