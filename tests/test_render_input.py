@@ -323,6 +323,21 @@ def test_a_scene_that_kills_its_worker_or_cannot_be_drawn_leaves_the_rest(
     assert kept == ["shard-000000.h5", "shard-000002.h5"] and not out.exists()
 
 
+def test_a_cluster_makes_the_rest_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text(CRASH.format("raise SceneError('no view at all')"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    config = RenderConfig(poses=33, appearances=2, size=16, quality="draft")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=str(tmp_path)
+    ) as cluster:
+        with pytest.raises(SceneLostError, match="poses 16 to 31: no view at all; finished shards are kept"):
+            render_dataset(config, tmp_path / "out.h5", scheduler=cluster.scheduler_address)
+    kept = sorted(p.name for p in (tmp_path / "out.h5.partial").glob("shard-*.h5"))
+    assert kept == ["shard-000000.h5", "shard-000002.h5"]
+
+
 def test_a_scene_that_cannot_be_drawn_is_told_from_a_machine_that_cannot() -> None:
     lost = _rebuild("ValueError", "no such thing", "poses 16 to 31")
     assert isinstance(lost, SceneLostError) and "poses 16 to 31" in str(lost) and "no such thing" in str(lost)
