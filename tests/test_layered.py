@@ -141,15 +141,15 @@ def test_terms_against_a_second_implementation() -> None:
                 ("shade", (np.abs(own - images[x, 0].numpy()) * mask).sum()),
                 ("inside", mask.sum()),
                 ("outside", (1 - mask).sum()),
-                ("same", float((layers.geometry[x] - layers.geometry[z]).abs().mean())),
+                ("same", float((layers.geometry[x] - layers.geometry[z]).abs().sum() / 3)),
             ):
                 sums.setdefault(name, []).append(float(value))
     total = {name: sum(values) for name, values in sums.items()}
     assert terms["image"] == pytest.approx(10 * total["image"] / (2 * 32 * 32), rel=1e-4)
     for name in ("hand", "light", "shade"):
         assert terms[name] == pytest.approx(10 * total[name] / total["inside"], rel=1e-4)
+    assert terms["same"] == pytest.approx(total["same"] / total["inside"], rel=1e-4)
     assert terms["plate"] == pytest.approx(10 * total["plate"] / total["outside"], rel=1e-4)
-    assert terms["same"] == pytest.approx(total["same"] / 2, rel=1e-4)
     logits = layers.mask.numpy().astype(np.float64)
     entropy = np.log1p(np.exp(-np.abs(logits))) + np.maximum(logits, 0) - logits * inside.numpy()
     assert terms["mask"] == pytest.approx(entropy.mean(), rel=1e-4)
@@ -186,6 +186,24 @@ def test_codes_are_what_the_minted_image_is_made_of(run: Path, data: Path) -> No
     with pytest.raises(ValueError, match=r"the model takes \(1, 32, 32\)"):
         model.encode_pose(torch.rand(1, 3, 32, 32))
     assert isinstance(load_run(run), LayeredDisentangler) and best_method(HandDataset(data)) == "handaug"
+
+
+def test_a_pose_code_says_nothing_off_the_hand(run: Path, data: Path) -> None:
+    """Pixel for pixel: geometry and details 0, the mask's logits one number, whatever stands there."""
+    model = load_layered(run)
+    images = torch.from_numpy(HandDataset(data).read("images", np.arange(6))).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        torch.nn.init.normal_(model.model.mask.weight, std=1.0, generator=torch.Generator().manual_seed(0))
+        mask = model.model(images).mask.sigmoid()  # of all strengths
+    pose = model.encode_pose(images)
+    geometry, logits, details = (
+        torch.nn.functional.pixel_shuffle(part, 2) for part in pose.tensor_split([4 * 4, 4 * 4 + 4], dim=1)
+    )
+    off, far = mask < 0.1, mask < 0.01
+    assert off.any() and far.any() and bool(geometry.abs().sum(1, keepdim=True)[~off].min() > 0)
+    assert not (geometry * off).any() and not (details * off).any()
+    assert (logits[far] == -7).all()
+    torch.testing.assert_close(logits[~far].sigmoid(), mask[~far])
 
 
 def test_a_mix_is_as_sharp_as_its_sources(run: Path, data: Path) -> None:

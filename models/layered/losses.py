@@ -12,7 +12,8 @@ For rows x, y, z where z shows the pose of x in the appearance of y (see `pairs`
 * shade: the pixels of x, fitted linearly by the geometry code of z, which shows the same pose in another light. What
   no choice of light can explain is what the code does not know of the surface. As in photometric stereo, the same
   shape under two lights gives the shape away.
-* same: L1 between the geometry codes of x and z: they show the same pose, so nothing in them may come from the light.
+* same: L1 between the geometry codes of x and z, over the hand's pixels: they show the same pose, so nothing in them
+  may come from the light or the background.
 * place: cross-entropy of each joint's place, in nats, read from the geometry code by one linear map.
 
 The L1 terms are divided by 0.1, the order of a hand image's contrast, as in `handaug.models.disentangle.losses`.
@@ -68,7 +69,7 @@ def mix_terms(
         "plate": _l1(layers.plate[y], truth, 1.0 - mask),
         "mask": functional.binary_cross_entropy_with_logits(layers.mask.float(), inside),
         "shade": _shade(model, layers, images, inside, x, z),
-        "same": (layers.geometry[x].float() - layers.geometry[z].float()).abs().mean(),
+        "same": _same(layers.geometry[x], layers.geometry[z], mask),
         "place": (entropy * labelled).sum() / labelled.sum().clamp_min(1.0),
     }
 
@@ -76,6 +77,11 @@ def mix_terms(
 def _shade(model: LayeredNet, layers: Layers, images: Tensor, inside: Tensor, x: Tensor, z: Tensor) -> Tensor:
     fitted = model.lit(layers.geometry[z], fit_light(layers.geometry[z], images[x], inside[z]))
     return _l1(fitted, images[x], inside[z])
+
+
+def _same(one: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    features = one.shape[1] // 4
+    return (one.float() - other.float()).abs().sum() / (features * mask.sum().clamp_min(1.0))
 
 
 def _edge(drawn: Tensor, truth: Tensor, mask: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ every pixel, the mask, features of the hand's geometry g that do not depend on l
 hand. Light is not predicted but *fitted*: the hand's pixels are regressed on their geometry features, so the same
 coefficients draw another pose under the same light. With features that behave like the surface normal's spherical
 harmonics this is the classic linear model of diffuse light (Ramamoorthi and Hanrahan 2001; Basri and Jacobs 2003);
-a small modulated network adds what it lacks (shadows, gloss, texture).
+a small modulated network adds what it lacks (shadows, gloss, texture). Off the hand there is no geometry: features are
+0 there, since whatever they held would be the background's and not the pose's.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ __all__ = ["LayeredNet", "Layers", "Look", "fit_light"]
 _GROUPS = 8
 _LEVELS = 4
 _RIDGE = 1e-2
+_NO_HAND, _HAND = 0.1, 0.3
+"""Of the mask: with less there is no geometry, with more there is all of it."""
 
 
 class _Block(nn.Sequential):
@@ -84,7 +87,7 @@ class Layers:
     """What the U-Net sees in N images of (C, H, W)."""
 
     geometry: Tensor
-    """(N, 4 * K, H/2, W/2) in [-1, 1]: K features per pixel as blocks of 2x2."""
+    """(N, 4 * K, H/2, W/2) in [-1, 1]: K features per pixel as blocks of 2x2, 0 where the mask is below 0.1."""
     mask: Tensor
     """(N, 1, H, W) logits of the hand and all that belongs to the pose."""
     plate: Tensor
@@ -149,7 +152,7 @@ class LayeredNet(nn.Module):
         self.channels, self.geometry_features = channels, geometry
         self.unet = _UNet(channels, width)
         # 3x3, not 1x1: the four pixels of a block see more than one another, else the blocks show.
-        self.geometry = nn.Conv2d(width, 4 * geometry, 3, padding=1)
+        self.surface = nn.Conv2d(width, 4 * geometry, 3, padding=1)
         self.mask = nn.Conv2d(width, 4, 3, padding=1)
         self.plate = nn.Conv2d(width, 4 * channels, 3, padding=1)
         self.places = nn.Conv2d(4 * geometry, len(JOINTS), 1)
@@ -164,9 +167,13 @@ class LayeredNet(nn.Module):
     def forward(self, images: Tensor) -> Layers:
         """Images (N, C, H, W) in [0, 1], H and W multiples of 16 -> layers."""
         features, deep = self.unet(images)
+        mask = self.mask(features)
+        # Detached: what the mask is, the pictures of the hand shall not say by way of its geometry.
+        there = ((mask.detach().float().sigmoid() - _NO_HAND) / (_HAND - _NO_HAND)).clamp(0.0, 1.0)
+        surface = torch.tanh(self.surface(features))
         return Layers(
-            geometry=torch.tanh(self.geometry(features)),
-            mask=functional.pixel_shuffle(self.mask(features), 2),
+            geometry=surface * there.to(surface.dtype).repeat(1, self.geometry_features, 1, 1),
+            mask=functional.pixel_shuffle(mask, 2),
             plate=functional.pixel_shuffle(self.plate(features), 2).sigmoid(),
             features=features,
             deep=deep,
