@@ -11,6 +11,10 @@ The papers measure none of this, so there are no figures of theirs to stand besi
   images.
 * Probes (`handaug.models.probes`): what can be read from the wrong code, beside chance and beside the right code.
 * True renders: where rows share poses and appearances, the mix exists as a render.
+* Other pictures of the same: Fig. 5 of Li et al. as a number. z drawn with the pose code of another picture of its
+  pose, or with the appearance code of another picture of its appearance, against z drawn with its own codes: nothing
+  should change. A probe finds what may be read from a code, this what the decoder makes of it. Either alone is won by
+  a decoder that ignores that code, so they stand side by side.
 """
 
 from collections.abc import Callable
@@ -107,6 +111,8 @@ def measure_disentanglement(
         inside_l1, outside_l1, inside_psnr_db, outside_psnr_db: own reconstruction, on the hand and off it.
         pair_psnr_db, pair_ssim, pair_perceptual and the same with copy_: the mix, and x itself, against the true
             render; PSNR inside the hand, the others over the image.
+        same_pose_psnr_db, same_look_psnr_db: agreement on the hand of drawings whose pose code, or appearance code,
+            comes of another picture of the same.
     """
     enough = min(len(known), len(asked)) >= _FEWEST
     with progress.task("measures of disentanglement", 5, "parts") as advance:
@@ -318,6 +324,11 @@ _LINES: tuple[tuple[tuple[str, ...], str], ...] = (
         "perceptual distance to the true render, on the judge's features: {pair_perceptual:.3f} (x itself "
         "{copy_perceptual:.3f})",
     ),
+    (
+        ("same_pose_psnr_db",),
+        "drawings agree on the hand to {same_pose_psnr_db:.2f} dB where the pose code is of another picture of the "
+        "pose, to {same_look_psnr_db:.2f} dB where the appearance code is of another of the appearance",
+    ),
 )
 
 
@@ -374,4 +385,7 @@ def _pairs(model: PoseAppearanceModel, rows: _Rows, judge: Estimator | None) -> 
         out[f"{name}_ssim"] = float(similarity)
         if judge is not None:
             out[f"{name}_perceptual"] = float(perceptual_distance(judge, images, truth).mean())
+    own = _decode(model, rows.pose[z], rows.appearance[z])
+    out["same_pose_psnr_db"] = masked_psnr(_decode(model, rows.pose[x], rows.appearance[z]), own, hand)
+    out["same_look_psnr_db"] = masked_psnr(_decode(model, rows.pose[z], rows.appearance[y]), own, hand)
     return out

@@ -141,6 +141,9 @@ def test_a_model_that_returns_x_or_y_is_told_apart(data: Path) -> None:
     assert x["nearer_to_y_share"] == x["judge_nearer_to_y_share"] == y["judge_nearer_to_y_share"]
     # x against its own truth is the copy, and perfect as a reconstruction.
     assert x["pair_psnr_db"] == pytest.approx(x["copy_psnr_db"]) and x["pair_ssim"] == pytest.approx(x["copy_ssim"])
+    # A decoder that ignores a code draws the same whichever picture it is of, and the other code for all it is worth.
+    assert x["same_look_psnr_db"] == y["same_pose_psnr_db"] == pytest.approx(100.0)
+    assert x["same_pose_psnr_db"] == pytest.approx(x["copy_psnr_db"]) and y["same_look_psnr_db"] < 30
     assert x["inside_l1"] == 0 and x["outside_psnr_db"] == pytest.approx(100.0)
     darker = measure_disentanglement(Exact("darker"), known, asked, None)
     assert darker["inside_l1"] == pytest.approx(0.1, abs=0.01) and "judge_error_px" not in darker
@@ -197,7 +200,7 @@ def test_codes_that_carry_a_factor_and_codes_that_do_not(data: Path) -> None:
         assert told[f"forearm_from_{code}_deg"] < 15 < 0.6 * told[f"forearm_from_{other}_deg"]
     for look in ("hand_look", "background_look"):
         assert clean[f"{look}_from_appearance_r2"] < 0.1  # noise says nothing of the look
-    assert len(summary(clean)) == 6 and "chance" in summary(clean)[0]
+    assert len(summary(clean)) == 7 and "chance" in summary(clean)[0]
 
 
 def test_the_look_is_read_from_a_code_that_carries_it(data: Path) -> None:
