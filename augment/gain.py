@@ -70,6 +70,11 @@ class GainResult:
         )
         mse = self.figures["gain_mse"]
         out.append("by mean square error {:+.1f} % ({:+.1f} to {:+.1f})".format(mse["mean"], *mse["ci95"]))
+        for point in self.figures.get("by_steps", []):
+            low, high = point["gain"]["ci95"]
+            out.append(
+                f"with {point['steps']:,} steps in every arm {point['gain']['mean']:+.1f} % ({low:+.1f} to {high:+.1f})"
+            )
         out.append(f"{self.folder / 'gain.json'}, {self.folder / 'report.html'}")
         return out
 

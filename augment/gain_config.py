@@ -247,7 +247,8 @@ def identity(config: GainConfig, data: GainData) -> dict[str, Any]:
     settings = asdict(config)
     for name in _FILES:
         settings.pop(name)
-    settings["steps"] = list(config.steps)  # as it is read from a file
+    # As it is read from a file; one length as it was before there could be several.
+    settings["steps"] = list(config.steps) if config.steps[1:] else config.steps[0]
     settings.pop("trust")  # the checkpoint's weights say which
     settings["disentangle"] = config.disentangle.to_json() if config.disentangle else None
     start = config.recipe.start

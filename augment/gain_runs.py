@@ -1,8 +1,9 @@
 """One run of a gain experiment: an arm, a seed, an estimator trained on it, its best checkpoint on validation.
 
-Arms differ in one thing each. Within a seed every arm starts from the same weights, takes the same number of steps of
-the same size, fills its real slots in the same order, mirrors rows or not as the others do, and chooses among the
-same number of checkpoints on the same validation rows. Nothing is stopped early, and there is one setting for all arms.
+Arms differ in one thing each. Within a seed every arm starts from the same weights, takes the same number of steps (of
+several lengths: each of them) of the same size, fills its real slots in the same order, mirrors rows or not as the
+others do, and chooses among the same number of checkpoints on the same validation rows. Nothing is stopped early, and
+there is one setting for all arms.
 """
 
 from collections.abc import Sequence
@@ -234,7 +235,7 @@ def train_run(
             precision=training.precision,
             state=folder / STATE,
             progress=progress,
-            label=f"{arm.name}, seed {number}",
+            label=f"{arm.name}, seed {number}, {training.steps:,} steps",
         )
     info = {"arm": arm.name, "seed": number, "steps": training.steps, "validation_px": list(result.validation)}
     write_seen(folder, learned_from, training.recipe.start)

@@ -322,7 +322,7 @@ def write_gain_report(path: Path, data: ReportData) -> None:
         if low <= 0 <= high
         else "There is no interval."
     )
-    tuned = len(figures["config"]["steps"]) > 1
+    tuned = "by_steps" in figures
     body = f"""<p class="first">{html.escape(figures["first_line"])}</p>
 <h1>Does minted data make the pose estimator better?</h1>
 <p><span class="gain">{gain["mean"]:+.1f} %</span>

@@ -74,7 +74,7 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
     metavar="LOW:HIGH",
     default="",
     show_default="by --camera",
-    help="Degrees across the frame. A hand that would stand nearer than 12 cm gets a longer lens.",
+    help="Degrees across the frame, up to 70. A hand that would stand nearer than 12 cm gets a longer lens.",
 )
 @click.option(
     "--shape-spread",
@@ -109,7 +109,7 @@ _POSE_KINDS = "open=0.1,relaxed=0.11,fist=0.08,count=0.11,pinch=0.1,free=0.16,na
     "--exposures",
     metavar="LOW:HIGH",
     default="",
-    show_default="about 0, s.d. 0.4",
+    show_default="by --sensor",
     help="Doublings of the light by which the exposure misses, drawn evenly.",
 )
 @click.option(

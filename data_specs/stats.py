@@ -191,7 +191,7 @@ def _empty(dataset: HandDataset) -> dict[str, Histogram]:
         "age": _grid("age: 1/3 child, 2/3 young adult, 1 old", 0, 1, 50),
         "draws": _kinds("poses drawn for a hand, 12 at most", [str(n) for n in range(1, 13)]),
         "tone": _grid("skin tone, 0 lightest, 1 darkest", 0, 1, 20),
-        "exposure_value": _grid("exposure missed by, stops", -1.6, 1.6, 32),
+        "exposure_value": _grid("exposure missed by, stops", -3.0, 3.0, 60),
         "label_error": _grid("label error of minted rows, px", 0, 20, 40),
     }
     choices: dict[str, list[str]] = json.loads(str(dataset.attrs.get("choices", "{}")))

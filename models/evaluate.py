@@ -18,7 +18,7 @@ from handaug.models.dvae.config import METHODS as DVAE_METHODS
 from handaug.models.dvae.measure import evaluate_dvae
 from handaug.models.estimators import load_estimator
 from handaug.models.estimators.base import KIND, Estimator
-from handaug.models.estimators.plugins import build_outside, is_outside
+from handaug.models.estimators.plugins import build_outside, is_outside, named_failures
 from handaug.models.estimators.predict import Prediction, predict
 from handaug.models.judge import draws_images, measure_run
 from handaug.models.layered.api import LayeredDisentangler
@@ -161,11 +161,19 @@ def _load(
 
         return pose_branch, model.size, model.channels
     if _outside(checkpoint):
-        built = build_outside(str(checkpoint), size=rows.size, channels=rows.channels, option="")
+        # A factory that draws weights draws the same ones each time.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            built = build_outside(str(checkpoint), size=rows.size, channels=rows.channels, option="", trains=False)
         assert built is not None, "there is such a name"
         estimator: Estimator = built.to(device)
-    else:
-        estimator, _ = load_estimator(checkpoint, device, trust=trust)
+
+        def ask(images: NDArray[np.uint8]) -> Prediction:
+            with named_failures(estimator, option=""):
+                return predict(estimator, images, views)
+
+        return ask, estimator.size, estimator.channels
+    estimator, _ = load_estimator(checkpoint, device, trust=trust)
     return lambda images: predict(estimator, images, views), estimator.size, estimator.channels
 
 
@@ -176,7 +184,7 @@ def _is_estimator(checkpoint: Path) -> bool:
 
 def _outside(checkpoint: Path) -> bool:
     """Whether the user named code and no folder."""
-    return not checkpoint.exists() and is_outside(str(checkpoint))
+    return len(checkpoint.parts) == 1 and not checkpoint.exists() and is_outside(str(checkpoint))
 
 
 def _kind(checkpoint: Path) -> str:

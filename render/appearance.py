@@ -28,8 +28,10 @@ from handaug.render.seeds import Factor, Kind, generator, identity
 from handaug.render.shares import TONES
 from handaug.render.skin_model import LUMINANCE, TYPICAL_BLOOD, melanin_of_tone, skin_reflectance
 
-__all__ = ["sample_appearance", "sample_rig"]
+__all__ = ["LAMPS", "sample_appearance", "sample_rig"]
 
+LAMPS = ("none", "one", "two")
+"""How many lamps may shine."""
 _HAND_BLOOD, _USUAL_BLOOD = 3.2, 1.5
 """Hands hold more blood than skin that is measured by instruments that touch it: from a distance a* of CIELAB is 15 to
 25 (five clusters of 120 faces, Proposed shade guide for human facial skin, IADR 2009), 18 in photographs of a palm, and
@@ -67,7 +69,7 @@ def sample_appearance(
         surroundings: Weights of `environment.ENVIRONMENTS`.
         sensor: `standard`, `clean` or `rough`.
         tones: Shares of `shares.TONES`.
-        lamps: Weights of `none`, `one`, `two`; empty: one or two.
+        lamps: Weights of `LAMPS`; empty: one or two.
         exposures: Limits within which the exposure misses, in doublings of the light; None: of the sensor alone.
         rig: Number of the rig whose panorama, places of lamps and relief of the skin it shares; -1: all its own.
     """
@@ -87,6 +89,9 @@ def sample_appearance(
     if exposures is not None:
         chip = replace(chip, exposure_value=float(rng(Factor.EXPOSURE).uniform(*exposures)))
     count = _count(rng(Factor.LAMP_COUNT), lamps) if lamps else None
+    shining = rng(Factor.LAMPS)
+    if count is not None:
+        shining.integers(1, 3)  # what would be the count: so that lamps are those of before where it is the same
     shared = (*(() if rig < 0 else ("rig", rig)), *TONES.asked(tones), *sorted(lamps.items()), *(exposures or ()))
     drawn = Appearance(
         number=number,
@@ -95,7 +100,7 @@ def sample_appearance(
         surrounding=None if kind == "photo" else make_surrounding(making, kind),
         rotation=rotation,
         environment_share=share,
-        lamps=_lamps(rng(Factor.LAMPS), 1.15 - share, count),
+        lamps=_lamps(shining, 1.15 - share, count),
         skin=_skin(rng(Factor.SKIN), rng(Factor.SKIN_DETAIL), tones=tones),
         backdrop=_backdrop(rng(Factor.BACKDROP), backgrounds),
         sensor=chip,
@@ -107,7 +112,7 @@ def sample_appearance(
 
 def _count(rng: np.random.Generator, weights: Mapping[str, float]) -> int:
     """How many lamps shine."""
-    return ("none", "one", "two").index(str(rng.choice(list(weights), p=list(weights.values()))))
+    return LAMPS.index(str(rng.choice(list(weights), p=list(weights.values()))))
 
 
 def sample_rig(seed: int, number: int, environments: int, surroundings: Mapping[str, float]) -> Appearance:
@@ -142,10 +147,11 @@ def _share(drawn: Appearance, rig: Appearance, rng: np.random.Generator, count: 
     Of the rig's two lamps `count` shine; None: one in two of five appearances, else both.
     """
     shares = rng.dirichlet((1.0, 1.0)) * (1.15 - drawn.environment_share) * rng.uniform(0.7, 1.6)
-    if (rng.uniform() < 0.4) if count is None else (count == 1):
-        shares[int(rng.integers(2))] = 0.0
-    if count == 0:
-        shares[:] = 0.0
+    alone = rng.uniform() < 0.4
+    dark = int(rng.integers(2)) if alone else 0  # lamps are drawn alike, so either may be the one
+    if count is None:
+        count = 1 if alone else 2
+    shares[[dark, 1 - dark][: 2 - count]] = 0.0
     warmth = rng.uniform(size=(2, 1))
     colors = (1 - warmth) * _COOL + warmth * _WARM
     return replace(

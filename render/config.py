@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from handaug.data_specs.errors import InputError
 from handaug.data_specs.schema import TEST, TRAIN, VAL
+from handaug.render.appearance import LAMPS
 from handaug.render.environment import ENVIRONMENTS
 from handaug.render.mix import mix_text, parse_limits, parse_mix
 from handaug.render.pose_prior import KINDS
@@ -34,7 +35,6 @@ __all__ = [
     "DEVICES",
     "HANDS",
     "HAND_MODELS",
-    "LAMPS",
     "LIMITS",
     "LOOKS_OF_A_RIG",
     "MAX_SIZE",
@@ -74,8 +74,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tones": tuple(TONES.default),
 }
 """Fields that hold weights, and what they choose from."""
-LAMPS = ("none", "one", "two")
-LIMITS = {"field_of_view": (2.0, 100.0), "exposures": (-3.0, 3.0)}
+LIMITS = {"field_of_view": (2.0, 70.0), "exposures": (-3.0, 3.0)}
 """Fields that hold limits, and what those may be: degrees; doublings."""
 SCENE_VERSION = 10
 """Raised whenever the same config gives other pictures or labels, so that a render that an older handaug began is not
@@ -150,7 +149,7 @@ class RenderConfig:
     field_of_view: str = ""
     """Limits in degrees across the frame, drawn evenly; empty: those of the camera preset."""
     exposures: str = ""
-    """Limits, in doublings of the light, by which the exposure misses, drawn evenly; empty: normal, s.d. 0.4."""
+    """Limits, in doublings of the light, by which the exposure misses, drawn evenly; empty: as the sensor does."""
     shape_spread: float = 1.0
     """How far shapes lie from the mean hand, of how far people's do; 0: one hand, of all ages."""
     parts: bool = False
@@ -186,7 +185,9 @@ class RenderConfig:
                 raise InputError(f"{flag} {value}: choose one of {', '.join(allowed)}")
         for name in CHOICES:
             self.weights(name)
-        _ = self.lamp_weights, [self.limits(name) for name in LIMITS]  # refuse what cannot be read
+        parse_mix(self.lamps or LAMPS[0], LAMPS, "--lamps")
+        for name in LIMITS:
+            self.limits(name)
         if not 0 <= self.shape_spread <= 1:
             raise InputError(f"--shape-spread {self.shape_spread:g}: choose 0 (one hand) to 1 (as people differ)")
         least = 3 * (self.rigs * LOOKS_OF_A_RIG or self.appearances)

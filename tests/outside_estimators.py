@@ -159,6 +159,35 @@ def good(size: tuple[int, int], channels: int) -> nn.Module:
     return Tiny(size, channels)
 
 
+class Engine(nn.Module):
+    """Something that answers, without a parameter and without a loss."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((1, 2, 3))
+
+    def keypoints(self, output: Tensor) -> Tensor:
+        return output[:, None, None].expand(-1, 21, 2) * 32.0
+
+
+class FailsOnData(Engine):
+    """Fine when it is tried on noise."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if (images == 0).any():
+            raise ValueError("too dark")
+        return super().forward(images)
+
+
+def engine(size: tuple[int, int], channels: int) -> nn.Module:
+    """One that cannot be trained."""
+    return Engine()
+
+
+def fails_on_data(size: tuple[int, int], channels: int) -> nn.Module:
+    """One that raises in use."""
+    return FailsOnData()
+
+
 def spatial(size: tuple[int, int], channels: int) -> nn.Module:
     """A 3D one."""
     return Spatial(size, channels)

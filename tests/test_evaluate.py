@@ -75,11 +75,11 @@ def test_command_prints_json_or_lines_and_asks_before_it_imports(data: Path, tmp
 
 
 def test_an_estimator_of_ones_own_is_measured_as_it_stands(data: Path) -> None:
-    """Its factory loads whatever weights it has; here every call draws the same."""
+    """Its factory loads whatever weights it has; one that draws them draws the same each time."""
     rows = HandDataset(data, split="test")
     torch.manual_seed(3)
     figures = evaluate_checkpoint(Path(OWN), rows)
-    torch.manual_seed(3)
+    torch.manual_seed(0)
     found = predict(build_estimator(OWN, size=(32, 32), channels=1), rows.read("images"))
     errors = np.linalg.norm(found.keypoints - rows.read("keypoints_2d"), axis=-1)
     assert figures["epe_mean_px"] == pytest.approx(errors.mean(), rel=1e-5)
@@ -88,10 +88,13 @@ def test_an_estimator_of_ones_own_is_measured_as_it_stands(data: Path) -> None:
         "outside_estimators:raises": "outside_estimators:raises: the factory raised",
         "no_such_module:factory": "no_such_module:factory: cannot be imported",
         "outside_estimators:imports_nothing": "outside_estimators:imports_nothing: what the factory returns lacks",
+        "a/folder:of-mine": "a/folder:of-mine/config.json: no such file",
+        "outside_estimators:fails_on_data": "outside_estimators:fails_on_data: raised ValueError: too dark",
         "not-there": "not-there/config.json: no such file",
     }.items():
         refused = CliRunner().invoke(evaluate, [name, str(data), "--device", "cpu"])
         assert isinstance(refused.exception, InputError) and str(refused.exception).startswith(wrong), name
+    assert evaluate_checkpoint(Path("outside_estimators:engine"), rows)["rows"] == 6  # nothing to train in it
     with pytest.raises(InputError, match=f"--estimator {OWN}: .*leave the option out"):
         evaluate_checkpoint(Path(OWN), rows, trust=OWN)
 

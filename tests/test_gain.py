@@ -123,7 +123,8 @@ def test_each_arm_counts_at_the_length_that_is_best_for_it_on_validation(
         chosen.add(arm["steps"])
         assert any(line.startswith(f"{name}: ") and line.endswith(f"{arm['steps']} steps") for line in lines)
     assert chosen - {2}, "the experiment must choose among lengths"
-    assert [point["steps"] for point in figures["by_steps"]] == [2, 4, 16]
+    assert [point["steps"] for point in figures["by_steps"]] == figures["config"]["steps"] == [2, 4, 16]
+    assert alone.figures["config"]["steps"] == 4, "as it was before there could be several"
     of_four = figures["by_steps"][1]
     assert of_four["gain"] == alone.figures["gain"]
     stood_alone = {name: arm["epe_mean_px"] for name, arm in alone.figures["arms"].items()}

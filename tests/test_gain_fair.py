@@ -47,7 +47,7 @@ def _first_batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     seen: dict[str, Any] = {}
 
     def spy(estimator: Any, batches: Callable[[int], Any], *, label: str, **_: Any) -> None:
-        seen[label.removesuffix(", seed 0")] = next(iter(batches(0)))
+        seen[label.removesuffix(", seed 0, 2 steps")] = next(iter(batches(0)))
         if len(seen) == 4:
             raise KeyboardInterrupt
         raise _NextError

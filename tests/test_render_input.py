@@ -17,6 +17,7 @@ from PIL import Image
 
 from handaug.data_specs.errors import InputError, WorkError
 from handaug.data_specs.partial import PartialOutput
+from handaug.render import job
 from handaug.render.backdrop import check_pictures, load_background
 from handaug.render.config import RenderConfig
 from handaug.render.job import _recorded, render_dataset
@@ -353,6 +354,22 @@ def test_what_an_older_handaug_began_is_not_gone_on_with(tmp_path: Path) -> None
     work.close()
     with pytest.raises(InputError, match="holds unfinished work of another configuration; add --overwrite"):
         render_dataset(RenderConfig(poses=3), out)
+
+
+def test_what_was_begun_before_an_option_came_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here() -> None:
+        raise WorkError("goes on")
+
+    monkeypatch.setattr(job, "_check_blender", here)
+    config, out = RenderConfig(poses=3), tmp_path / "out.h5"
+    before = {name: value for name, value in _recorded(config).items() if name not in job._YOUNGER}
+    work = PartialOutput.open(out, before, overwrite=False)
+    assert work is not None and len(before) + 4 == len(_recorded(config))
+    work.close()
+    with pytest.raises(WorkError, match="goes on"):
+        render_dataset(config, out)
+    with pytest.raises(InputError, match="of another configuration"):
+        render_dataset(RenderConfig(poses=3, lamps="none"), out)
 
 
 def test_the_way_to_the_pictures_is_no_part_of_what_is_rendered(

@@ -62,7 +62,7 @@ def entry_point_names() -> tuple[str, ...]:
 
 
 def build_outside(
-    name: str, *, size: tuple[int, int], channels: int, option: str = "--estimator "
+    name: str, *, size: tuple[int, int], channels: int, option: str = "--estimator ", trains: bool = True
 ) -> "Estimator | None":
     """Make and try an estimator from outside.
 
@@ -71,6 +71,7 @@ def build_outside(
         size: Image height and width in pixels.
         channels: Image channels, 1 or 3.
         option: What stands before the name where the user wrote it, for messages.
+        trains: Whether it is to be trained. One that is only asked needs no loss, gradient or parameter.
 
     Returns:
         The module with `name`, `size`, `channels` and `settings` set; None where no entry point has this name.
@@ -95,7 +96,8 @@ def build_outside(
             f"{flag}: the factory raised {_short(error)} for size=({height}, {width}), channels={channels}; "
             "see docs/estimators.md"
         ) from error
-    missing = [method for method in ("loss", "keypoints") if not callable(getattr(module, method, None))]
+    wanted = ("loss", "keypoints") if trains else ("keypoints",)
+    missing = [method for method in wanted if not callable(getattr(module, method, None))]
     if missing or not isinstance(module, nn.Module):
         what = f"lacks {', '.join(missing)}" if missing else "is no torch.nn.Module"
         raise InputError(f"{flag}: what the factory returns {what}; see docs/estimators.md")
@@ -109,7 +111,7 @@ def build_outside(
             f"{flag}: cannot be given name, size, channels and settings ({_short(error)}); call its own otherwise"
         ) from error
     try:
-        _try(estimator, flag)
+        _try(estimator, flag, trains)
     except InputError:
         raise
     except (Exception, SystemExit) as error:
@@ -132,8 +134,8 @@ def source_digest(name: str) -> str | None:
 
 
 @contextmanager
-def named_failures(estimator: "Estimator") -> "Iterator[None]":
-    """A block in which what an estimator from outside raises ends in one line that names it.
+def named_failures(estimator: "Estimator", option: str = "--estimator ") -> "Iterator[None]":
+    """A block in which what an estimator from outside raises ends in one line that names it, behind `option`.
 
     Raises:
         InputError: Instead of anything but a full memory or disk.
@@ -145,9 +147,7 @@ def named_failures(estimator: "Estimator") -> "Iterator[None]":
     except (Exception, SystemExit) as error:
         if not is_outside(estimator.name):
             raise
-        raise InputError(
-            f"--estimator {estimator.name}: raised {_short(error)} in training; see docs/estimators.md"
-        ) from error
+        raise InputError(f"{option}{estimator.name}: raised {_short(error)} in use; see docs/estimators.md") from error
 
 
 @contextmanager
@@ -173,21 +173,21 @@ def _short(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
 
 
-def _try(estimator: "Estimator", flag: str) -> None:
-    """A few images forward and backward, as in use and as in training, with one joint that has no label: shapes,
-    numbers and gradients.
+def _try(estimator: "Estimator", flag: str, trains: bool) -> None:
+    """A few images, as in use, and if it `trains` forward and backward too and as in training, with one joint that has
+    no label: shapes, numbers and gradients.
 
     Weights, buffers and torch's global generator stay as they were: arms must start alike.
     """
-    if not any(parameter.requires_grad for parameter in estimator.parameters()):
-        raise InputError(f"{flag}: has no parameter to train")
+    if trains and not any(parameter.requires_grad for parameter in estimator.parameters()):
+        raise InputError(f"{flag}: has no parameter to train; see docs/estimators.md")
     training = estimator.training
     buffers = {name: buffer.clone() for name, buffer in estimator.named_buffers()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for count in _TRIED:
-            for mode in (False, True):
-                _try_images(estimator.train(mode), count, flag)
+            for mode in (False, True) if trains else (False,):
+                _try_images(estimator.train(mode), count, flag, trains)
     with torch.no_grad():
         for name, buffer in estimator.named_buffers():
             if name in buffers:
@@ -196,7 +196,7 @@ def _try(estimator: "Estimator", flag: str) -> None:
     estimator.train(training)
 
 
-def _try_images(estimator: "Estimator", count: int, flag: str) -> None:
+def _try_images(estimator: "Estimator", count: int, flag: str, trains: bool) -> None:
     """So many images, in the mode that the estimator is in."""
     images = torch.rand(count, estimator.channels, *estimator.size)
     places = torch.rand(count, N_JOINTS, 2) * min(estimator.size)
@@ -210,6 +210,8 @@ def _try_images(estimator: "Estimator", count: int, flag: str) -> None:
         if estimator.dimensions == 3:
             _shape(flag, "keypoints_3d", estimator.keypoints_3d(output), (count, N_JOINTS, 3))
         _shape(flag, "keypoints", estimator.keypoints(output), (count, N_JOINTS, 2))
+    if not trains:
+        return
     loss = estimator.loss(output, *labels)  # type: ignore[arg-type]
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         raise InputError(f"{flag}: loss must be one number, is {_describe(loss)}")

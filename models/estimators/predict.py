@@ -39,7 +39,7 @@ def predict(estimator: Estimator, images: NDArray[np.uint8], views: int = 1) -> 
         InputError: It gives NaN or infinity. Left alone, such a joint would count as one without a label.
     """
     estimator.eval()
-    device = next(estimator.parameters()).device
+    device = next((part.device for part in (*estimator.parameters(), *estimator.buffers())), torch.device("cpu"))
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device).float() / 255.0
     flat, deep = [], []
     for number, transform in enumerate(view_transforms(views, (images.shape[1], images.shape[2]))):
@@ -59,7 +59,7 @@ def _finite(found: Tensor, estimator: Estimator, rows: int) -> NDArray[np.float3
     if not np.isfinite(answer).all():
         bad = int((~np.isfinite(answer)).any((1, 2)).sum())
         raise InputError(
-            f"--estimator {estimator.name}: gives NaN or infinity for {bad} of {rows} images; lower its "
-            "learning rate or repair it"
+            f"estimator {estimator.name}: gives NaN or infinity for {bad} of {rows} images; repair it, or train it "
+            "with a lower learning rate"
         )
     return answer

@@ -21,7 +21,7 @@ hand and takes 0.3 and 0.9 px off the label checker's error (1.0: 0.15 and 0.4 d
 _MOST_DETAIL = 1.5
 """Spreads: what is farther off is the background that shines in at the rim or between fingers, no detail of a hand."""
 _LEAST_SPREAD = 0.02
-_FAINT_MASK, _NO_HAND = 0.01, -7.0
+_FAINT_MASK, _FAINT_LOGIT = 0.01, -7.0
 """A mask fainter than the first is put at the logit of the second: how surely no hand is somewhere tells of what is
 there instead. A mix would show less than a hundredth of the hand layer."""
 _LEAST_MASK = 0.1
@@ -33,8 +33,8 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
     """Pose and appearance codes of images, and images of codes. All methods run without gradients.
 
     A pose code (N, 4 * K + 4 + 4 * C, H/2, W/2) is the geometry features, the mask's logits and the details, as blocks
-    of 2x2 pixels. Off the hand geometry and details are 0 and logits constant. An appearance code
-    (N, C * H * W + (K + 1) * C + style) is the plate, the light and the style, one after the other.
+    of 2x2 pixels. Where the mask is below 0.1 geometry and details are 0, below 0.01 logits are constant. An appearance
+    code (N, C * H * W + (K + 1) * C + style) is the plate, the light and the style, one after the other.
 
     Two things keep a mix as sharp as its sources, where a network's own pictures are soft. The plate is the picture
     itself with the hand painted out (`plate`). The details are what the network does not redraw of the hand's own
@@ -98,7 +98,7 @@ class LayeredDisentangler(TrainedDisentangler[LayeredNet, LayeredConfig]):
         drawn, _ = self.model.hand(layers.geometry, look)
         details = ((images - drawn) / _spread(drawn, mask)).clamp(-_MOST_DETAIL, _MOST_DETAIL)
         details = details * (mask > _LEAST_MASK)
-        logits = torch.where(mask < _FAINT_MASK, _NO_HAND, layers.mask)
+        logits = torch.where(mask < _FAINT_MASK, _FAINT_LOGIT, layers.mask)
         blocks = [functional.pixel_unshuffle(part, 2) for part in (logits, details)]
         return torch.cat([layers.geometry, *blocks], dim=1)
 

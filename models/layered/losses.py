@@ -12,7 +12,7 @@ For rows x, y, z where z shows the pose of x in the appearance of y (see `pairs`
 * shade: the pixels of x, fitted linearly by the geometry code of z, which shows the same pose in another light. What
   no choice of light can explain is what the code does not know of the surface. As in photometric stereo, the same
   shape under two lights gives the shape away.
-* same: L1 between the geometry codes of x and z, over the hand's pixels: they show the same pose, so nothing in them
+* same: L1 between the geometry codes of x and z, per pixel of the hand: they show the same pose, so nothing in them
   may come from the light or the background.
 * place: cross-entropy of each joint's place, in nats, read from the geometry code by one linear map.
 

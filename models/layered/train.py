@@ -30,6 +30,9 @@ from handaug.models.trained import KIND, Parts
 
 __all__ = ["train_layered"]
 
+_NETWORK = 2
+"""Raised when the same configuration trains another network, so that an older run is not taken for it. 2: no geometry
+off the hand."""
 _BATCH = 31
 """Spawn key of the batches."""
 
@@ -74,7 +77,8 @@ def train_layered(
             f"{data}: no train row shares its pose with one row and its appearance with another, as --method "
             f"{config.method} needs; render with --appearances 2 and a smaller --appearance-pool, or use --method self"
         )
-    run = RunFolder.open(out, {"config": config.to_json(), "data": train.checksum}, overwrite=overwrite)
+    key = {"config": config.to_json(), "data": train.checksum, "network": _NETWORK}
+    run = RunFolder.open(out, key, overwrite=overwrite)
     if run is None:
         progress.note(f"{out}: is complete, nothing to do")
         return out
