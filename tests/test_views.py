@@ -131,10 +131,3 @@ def test_views_of_something_else_than_an_estimator_are_refused(tmp_path: Path) -
     data = write_toy(tmp_path / "toy.h5", 20, size=32)
     with pytest.raises(InputError, match=r"--views 3: .*nothing is no pose estimator"):
         evaluate_checkpoint(tmp_path / "nothing", HandDataset(data), views=3)
-
-
-def test_a_judge_of_an_estimator_is_refused(tmp_path: Path) -> None:
-    data = write_toy(tmp_path / "toy.h5", 20, size=32)
-    save_estimator(tmp_path / "run", build_estimator("compact", size=(32, 32), channels=1, width=4), {})
-    with pytest.raises(InputError, match="--judge .*is a pose estimator"):
-        evaluate_checkpoint(tmp_path / "run", HandDataset(data), judge=tmp_path / "nothing")
