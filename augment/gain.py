@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -207,17 +207,21 @@ def _train_all(
     workers: int | None,
 ) -> None:
     """Train every arm with every seed at every budget; `estimator` only tells which labels are read."""
-    training = Training(
-        config.recipe,
-        config.steps[0],
-        config.batch_size,
-        config.lr,
-        config.checkpoints,
-        config.minted_fraction,
-        device,
-        RowPool([data.real]).both_hands,
-        config.precision,
-    )
+    both_hands = RowPool([data.real]).both_hands
+    training = {
+        steps: Training(
+            config.recipe,
+            steps,
+            config.batch_size,
+            config.lr,
+            config.checkpoints,
+            config.minted_fraction,
+            device,
+            both_hands,
+            config.precision,
+        )
+        for steps in config.steps
+    }
     validation = RowPool([data.validation])
     trainings, total = [], 0
     for budget in made:
@@ -236,7 +240,7 @@ def _train_all(
                     arm,
                     number,
                     config.seed,
-                    replace(training, steps=steps),
+                    training[steps],
                     real,
                     pools[arm.extra],
                     validation,

@@ -101,8 +101,8 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path)
     wrong = sorted(set(own) ^ set(tensors)) or sorted(k for k in own if own[k].shape != tensors[k].shape)
     if wrong:
         raise InputError(
-            f"{folder / WEIGHTS}: does not fit its config ({wrong[0]} and {len(wrong) - 1} more differ), as of another "
-            "version of handaug; train it again with --overwrite"
+            f"{folder / WEIGHTS}: does not fit its config ({wrong[0]} and {len(wrong) - 1} more differ), perhaps as "
+            "another version of handaug made it; train it again with --overwrite"
         )
     module.load_state_dict(dict(tensors))
 

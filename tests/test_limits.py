@@ -44,28 +44,6 @@ def test_limits_come_back_or_are_refused(low: float, high: float) -> None:
             parse_limits(text, -50, 50, "--x")
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"field_of_view": "45:20"}, "--field-of-view 45:20: the limits are reversed"),
-        ({"field_of_view": "0:20"}, "--field-of-view 0:20: no limits from 2 to 70"),
-        ({"field_of_view": "20:30:40"}, "--field-of-view 20:30:40: no limits"),
-        ({"field_of_view": "wide"}, "--field-of-view wide: no limits"),
-        ({"field_of_view": "nan:30"}, "--field-of-view nan:30: no limits"),
-        ({"exposures": "-9:0"}, "--exposures -9:0: no limits from -3 to 3"),
-        ({"exposures": "1:inf"}, "--exposures 1:inf: no limits"),
-        ({"lamps": "none=0"}, "--lamps none=0: all weights are zero"),
-        ({"lamps": "three"}, "--lamps three: 'three' is none of them; choose of none, one, two"),
-        ({"shape_spread": -0.1}, "--shape-spread -0.1: choose 0"),
-        ({"shape_spread": float("nan")}, "--shape-spread nan: choose 0"),
-    ],
-)
-def test_impossible_settings_are_one_line(changes: dict[str, str], words: str) -> None:
-    with pytest.raises(InputError) as refused:
-        RenderConfig(**changes)  # type: ignore[arg-type]
-    assert words in str(refused.value) and "\n" not in str(refused.value)
-
-
 # -- drawing
 
 

@@ -1,4 +1,5 @@
-"""Ages and tones in other shares: the default to the bit, the shares asked for, what they leave alone, the note."""
+"""Ages and tones in other shares: the default to the bit, the shares asked for, what they leave alone, the note; and
+what no option of a distribution takes."""
 
 import json
 import shlex
@@ -205,11 +206,22 @@ def test_ages_are_drawn_by_their_shares_and_nothing_else_of_the_shape_changes() 
         ({"tones": "dark=much"}, "--tones dark=much: the weight 'much' of dark"),
         ({"tones": ""}, "choose of light, medium, dark"),
         ({"ages": "old", "hand_model": "mano", "mano_dir": "."}, "--ages old: MANO's hands have no age"),
+        ({"field_of_view": "45:20"}, "--field-of-view 45:20: the limits are reversed"),
+        ({"field_of_view": "0:20"}, "--field-of-view 0:20: no limits from 2 to 70"),
+        ({"field_of_view": "20:30:40"}, "--field-of-view 20:30:40: no limits"),
+        ({"field_of_view": "wide"}, "--field-of-view wide: no limits"),
+        ({"field_of_view": "nan:30"}, "--field-of-view nan:30: no limits"),
+        ({"exposures": "-9:0"}, "--exposures -9:0: no limits from -3 to 3"),
+        ({"exposures": "1:inf"}, "--exposures 1:inf: no limits"),
+        ({"lamps": "none=0"}, "--lamps none=0: all weights are zero"),
+        ({"lamps": "three"}, "--lamps three: 'three' is none of them; choose of none, one, two"),
+        ({"shape_spread": -0.1}, "--shape-spread -0.1: choose 0"),
+        ({"shape_spread": float("nan")}, "--shape-spread nan: choose 0"),
     ],
 )
-def test_impossible_shares_are_one_line(changes: dict[str, str], words: str) -> None:
+def test_impossible_distributions_are_one_line(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as refused:
-        RenderConfig(**changes)  # type: ignore[arg-type]
+        RenderConfig(**changes)
     assert words in str(refused.value) and "\n" not in str(refused.value)
     RenderConfig(hand_model="mano", mano_dir=".", tones="dark", ages=mix_text(AGES.default))
 

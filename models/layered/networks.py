@@ -152,6 +152,7 @@ class LayeredNet(nn.Module):
         self.channels, self.geometry_features = channels, geometry
         self.unet = _UNet(channels, width)
         # 3x3, not 1x1: the four pixels of a block see more than one another, else the blocks show.
+        # Not named `geometry`, as the weights of before were, which knew no hand's end and do not fit.
         self.surface = nn.Conv2d(width, 4 * geometry, 3, padding=1)
         self.mask = nn.Conv2d(width, 4, 3, padding=1)
         self.plate = nn.Conv2d(width, 4 * channels, 3, padding=1)
